@@ -278,10 +278,10 @@ impl Reason {
             Self::WaitingForWorkers => "pods are starting",
             Self::WorkersNotStarting => "a pod cannot start: image, volume, quota or crash",
             Self::NotApplied => {
-                "the API server fails repeatedly at one object; the operator retries it, and the objects after it wait"
+                "the API server fails repeatedly at one object, or the operator lacks a permission; it tries again"
             }
             Self::Refused => {
-                "the API server refuses an object: quota, admission, or an object of the same name with another owner"
+                "the API server refuses an object: quota, admission, a field that `podTemplate` must not have, or an object of the same name with another owner"
             }
             Self::EndpointUnreachable => "nothing answers at `spec.aws.endpointURL`",
             Self::EndpointNotAllowed => {
@@ -350,10 +350,10 @@ impl Reason {
                 "the message quotes the Deployment's condition; `kubectl describe pod` and `kubectl logs` have the rest"
             }
             Self::NotApplied => {
-                "the message quotes the API server's answer: a webhook that fails, or a permission that was removed"
+                "the message quotes the API server's answer: a webhook that fails, or a permission of the operator that was removed; apply its chart or manifest again"
             }
             Self::Refused => {
-                "as the message says; rename the pipeline, or remove the other owner's object"
+                "as the message says: correct the field that it names, rename the pipeline, or remove the other owner's object"
             }
             Self::EndpointUnreachable => {
                 "check that LocalStack runs and that its name resolves in the pipeline's namespace"

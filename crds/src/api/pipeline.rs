@@ -472,7 +472,7 @@ pub enum GeneratedFormat {
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkerSpec {
-    /// Number of pods if autoscaling is None. Pods beyond `slots` are on standby.
+    /// Number of pods if autoscaling.mode is None; with another mode `kubectl scale` does nothing. Pods beyond `slots` are on standby.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 500)))]
     pub replicas: i32,
     /// Number of workers that may work at the same time. Default: 1, or autoscaling.max with autoscaling.

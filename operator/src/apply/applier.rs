@@ -19,7 +19,7 @@ use super::election::Leadership;
 use super::write_error::{WriteError, gone_is_done};
 use crate::http::metrics::OperatorMetrics;
 use crate::resources::compare::FieldsDigest;
-use crate::resources::{ObjectKind, OwnedObject, names};
+use crate::resources::{ObjectKind, OwnedObject, RoleDeployment, names};
 use crate::state::cache::{ObjectCache, ObjectKey};
 use crate::state::live_object::LiveObject;
 
@@ -72,7 +72,7 @@ impl Applier {
             return Ok(false);
         }
         let api = self.api(&key);
-        let what = format!("{} {name}", kind.name());
+        let what = described(desired);
         // What was not seen is not ours yet: without force a foreign object of the same name stays as it is.
         let params = PatchParams {
             force: live.is_some(),
@@ -91,11 +91,13 @@ impl Applier {
                 .as_ref()
                 .is_some_and(|spec| spec.replicas.is_none())
         {
-            self.hand_replicas_over(&api, name, &what).await?;
+            self.hand_replicas_over(&api, deployment, name, &what)
+                .await?;
         }
         let written = self
             .write(&what, api.patch(name, &params, &Patch::Apply(desired)))
-            .await;
+            .await
+            .map_err(|error| error.of_template(desired));
         let written = match written {
             // It exists although it was not seen: ours from before (a missed event, a removed label) or another owner's.
             Err(error) if live.is_none() && error.is_conflict() => {
@@ -129,6 +131,7 @@ impl Applier {
     async fn hand_replicas_over(
         &self,
         api: &Api<DynamicObject>,
+        deployment: &RoleDeployment,
         name: &str,
         what: &str,
     ) -> Result<(), WriteError> {
@@ -147,12 +150,17 @@ impl Applier {
             return Ok(());
         }
         let kind = ObjectKind::Deployment;
+        // Kept at zero, no HPA would ever scale it, and a pipeline without an autoscaler would have no pod for ever.
+        let replicas = match live.data["spec"]["replicas"].as_i64() {
+            None | Some(0) => i64::from(deployment.first_replicas),
+            Some(replicas) => replicas,
+        };
         // A typed Deployment would have a selector and a template, and so would claim them.
         let patch = json!({
             "apiVersion": kind.resource().api_version,
             "kind": kind.name(),
             "metadata": {"name": name, "uid": live.metadata.uid},
-            "spec": {"replicas": live.data["spec"]["replicas"]},
+            "spec": {"replicas": replicas},
         });
         let params = PatchParams::apply(HANDED_OVER).force();
         self.write(what, api.patch(name, &params, &Patch::Apply(&patch)))
@@ -252,6 +260,18 @@ impl Applier {
                 what: format!("writing {what}"),
                 answer: Box::new(answer),
             })
+    }
+}
+
+/// Kind and name of an object, and the user's part of it.
+fn described(object: &OwnedObject) -> String {
+    let (kind, name) = (object.kind().name(), object.name());
+    match object {
+        OwnedObject::Deployment(deployment) => match &deployment.users_template {
+            Some(field) => format!("{kind} {name} (with {field})"),
+            None => format!("{kind} {name}"),
+        },
+        _ => format!("{kind} {name}"),
     }
 }
 

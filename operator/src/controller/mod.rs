@@ -159,8 +159,10 @@ async fn carry_out(
     }
     let not_applied = match prune::write(&desired, &state, context).await {
         Ok(()) => None,
-        Err(error) if error.retry() == Retry::AfterChange => Some(refused(&error)),
-        Err(error) => return Err(error.into()),
+        Err(error) => match error.problem() {
+            None => return Err(error.into()),
+            refused => refused,
+        },
     };
     let leaving = prune::prune(watched.uid(), &desired, resolved, &state, context).await?;
 
@@ -179,7 +181,7 @@ async fn carry_out(
         .any(|depth| depth.total() > 0);
     let is_busy = leaving || has_messages || state.held_slots() > 0;
     let is_refused = seen.not_applied.is_some();
-    let is_scaling = seen.roles.iter().any(RoleState::is_incomplete);
+    let is_scaling = seen.roles.iter().any(RoleState::is_unsteady);
     let write_after = write_status(watched, seen, context).await?;
     // The status that was written now may want another retention.
     context
@@ -222,14 +224,6 @@ fn retention_spec(pipeline: &CompressionPipeline) -> RetentionSpec {
         shards: u32::try_from(stream.shards).unwrap_or(0),
         is_own: transport.policy == TransportPolicy::Create,
         extend: stream.extend_retention,
-    }
-}
-
-fn refused(error: &WriteError) -> Problem {
-    Problem {
-        reason: Reason::Refused,
-        message: format!("The API server refused: {}.", error_chain(error)),
-        retry: Retry::AfterChange,
     }
 }
 

@@ -12,9 +12,9 @@ use crate::resources::{ObjectKind, OwnedObject, names};
 use crate::state::cache::ObjectKey;
 use crate::state::cluster_state::ClusterState;
 use crate::state::live_object::{Details, LeaseState, LiveObject};
-use crate::transport::problem::Retry;
 
-/// Writes what differs. An object that is refused for good delays no other; the first refusal is the error in the end.
+/// Writes what differs. An object that is refused for good, or for want of a permission, delays no other; the first refusal is
+/// the error in the end.
 pub(super) async fn write(
     desired: &[OwnedObject],
     state: &ClusterState,
@@ -30,7 +30,7 @@ pub(super) async fn write(
             live = None;
         }
         match context.applier.apply(object, live).await {
-            Err(error) if error.retry() == Retry::AfterChange => refused = refused.or(Some(error)),
+            Err(error) if !error.retry().helps() => refused = refused.or(Some(error)),
             written => drop(written?),
         }
     }

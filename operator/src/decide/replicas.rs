@@ -53,8 +53,8 @@ pub(crate) fn replicas(
             match takes_receipts {
                 // One is enough: a receipt is quickly taken.
                 true if is_ours => drop(replicas.insert(role, 1)),
-                // The API server makes it one where no autoscaler wrote another number, which would be written again and
-                // again; none of its pods packs.
+                // A number that is written here would be written again and again over the autoscaler's. Giving up the zero
+                // of the step before starts the first pod (`RoleDeployment::first_replicas`); none of its pods packs.
                 true => {}
                 false => drop(replicas.insert(role, 0)),
             }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use streampress_crds::api::status::{
     BacklogStatus, CompressionPipelineStatus, Phase, ProgressStatus, RoleStatus, RolesStatus,
     SlotStatus,
@@ -13,6 +14,7 @@ use streampress_crds::{Reason, Role};
 
 use crate::decide::drain::Drain;
 use crate::decide::retention::RetentionReport;
+use crate::resources::PROGRESS_SECONDS;
 use crate::transport::problem::{Problem, Retry};
 use crate::transport::{Depths, TransportState};
 
@@ -28,6 +30,9 @@ const CONDITION_CHARS: usize = 4096;
 /// A pipeline that worked may be without a ready pod of a role for so long before it counts as not working: pods that are
 /// made from zero, or again, need about this time.
 pub(crate) const SCALING_TIME: Duration = Duration::from_secs(120);
+
+/// For so long a Deployment may be without all of its pods, as when it makes its first ones.
+const LONGEST_START: SignedDuration = SignedDuration::from_secs(PROGRESS_SECONDS as i64);
 
 /// What is known of a pipeline at one moment.
 #[derive(Clone, Debug, Default)]
@@ -87,9 +92,14 @@ impl RoleOutage {
             OutageKind::Down => "until it answers again",
             OutageKind::OwnedByAnother => "until that is changed",
         };
-        format!(
-            "{message} Workers receive nothing {until}, and then continue by themselves; no file is lost."
-        )
+        match self.role {
+            Role::Generator => format!(
+                "{message} It makes and announces no files {until}, and then continues by itself."
+            ),
+            Role::Compressor | Role::Decompressor => format!(
+                "{message} Workers receive nothing {until}, and then continue by themselves; no file is lost."
+            ),
+        }
     }
 
     fn reason(&self) -> Reason {
@@ -113,8 +123,12 @@ pub(crate) struct RoleState {
     pub(crate) rolled_out: bool,
     /// Why pods do not come up, in the cluster's words.
     pub(crate) stuck: Option<String>,
+    /// Since when pods have been missing that stay up.
+    pub(crate) unavailable_since: Option<Timestamp>,
     /// Image of the pods.
     pub(crate) image: Option<String>,
+    /// Namespace of the pods.
+    pub(crate) namespace: String,
     /// Selector of the pods.
     pub(crate) selector: String,
     /// Slots, and what holds them.
@@ -125,6 +139,32 @@ impl RoleState {
     /// Pods are missing, or do not run the latest spec.
     pub(crate) fn is_incomplete(&self) -> bool {
         !self.rolled_out || self.ready < self.desired
+    }
+
+    /// The same, or pods do not stay up: time alone may change what that means.
+    pub(crate) fn is_unsteady(&self) -> bool {
+        self.is_incomplete() || self.unavailable_since.is_some()
+    }
+
+    /// Why its pods do not start, or end again and again.
+    fn not_starting(&self, now: &Time) -> Option<String> {
+        let crashing = || {
+            let since = self.unavailable_since.filter(|_| self.desired > 0)?;
+            let is_late = now.0.duration_since(since) > LONGEST_START;
+            is_late.then(|| format!("since {since} not all of its pods have stayed up"))
+        };
+        self.stuck.clone().or_else(crashing)
+    }
+
+    /// The arguments of kubectl that select its pods.
+    fn kubectl_selector(&self) -> String {
+        format!("-n {} -l {}", self.namespace, self.selector)
+    }
+
+    /// Pods that only stand by, since there is no slot for them.
+    fn standby(&self) -> usize {
+        let desired = usize::try_from(self.desired).unwrap_or(0);
+        desired.saturating_sub(self.slots.len())
     }
 }
 
@@ -270,7 +310,7 @@ fn summary(
     if let Some(suspended) = seen.drain.and_then(|drain| suspended(drain, seen)) {
         return suspended;
     }
-    if let Some(not_starting) = seen.roles.iter().find_map(not_starting) {
+    if let Some(not_starting) = seen.roles.iter().find_map(|role| not_starting(role, now)) {
         return not_starting;
     }
     let Some(incomplete) = seen.roles.iter().find(|role| role.is_incomplete()) else {
@@ -323,8 +363,8 @@ fn failed(problem: &Problem) -> StatusSummary {
     StatusSummary::new(phase, problem.reason, &problem.message, readiness)
 }
 
-fn not_starting(role: &RoleState) -> Option<StatusSummary> {
-    let why = role.stuck.as_deref()?;
+fn not_starting(role: &RoleState, now: &Time) -> Option<StatusSummary> {
+    let why = role.not_starting(now)?;
     let message = format!("The {} does not start: {why}.", role.role);
     let summary = StatusSummary::new(
         Phase::Degraded,
@@ -332,7 +372,10 @@ fn not_starting(role: &RoleState) -> Option<StatusSummary> {
         message,
         Readiness::Stalled,
     );
-    Some(summary.with_advice(format!("See `kubectl describe pod -l {}`.", role.selector)))
+    Some(summary.with_advice(format!(
+        "See `kubectl describe pod {pods}` and `kubectl logs {pods}`.",
+        pods = role.kubectl_selector()
+    )))
 }
 
 fn waiting(role: &RoleState) -> StatusSummary {
@@ -347,8 +390,8 @@ fn waiting(role: &RoleState) -> StatusSummary {
         Readiness::Reconciling,
     );
     summary.with_advice(format!(
-        "If this persists, `kubectl describe pod -l {selector}` and `kubectl logs -l {selector}` show why.",
-        selector = role.selector
+        "If this persists, `kubectl describe pod {pods}` and `kubectl logs {pods}` show why.",
+        pods = role.kubectl_selector()
     ))
 }
 
@@ -429,7 +472,10 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
             .all(|role| role.slots.iter().all(|slot| slot.holder.is_none()));
     let saved = saved_percent
         .as_ref()
-        .map(|saved| format!(", {saved} % of the bytes saved"))
+        .map(|saved| match saved.strip_prefix('-') {
+            Some(more) => format!(", packed {more} % larger than they are"),
+            None => format!(", {saved} % of the bytes saved"),
+        })
         .unwrap_or_default();
     let done = format!("{files_restored} files restored{saved}");
     let dead = seen.depths.dead.unwrap_or(0);
@@ -452,11 +498,14 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
     StatusSummary::new(phase, reason, message, Readiness::Ready)
 }
 
-/// The outages that concern something: a role whose queue is empty needs no service.
+/// The outages that concern something: a role whose queue is empty, or that is stopped, needs no service.
 fn outages(seen: &PipelineObservation) -> impl Iterator<Item = &RoleOutage> {
     seen.outages.iter().flatten().filter(|outage| {
         let depth = match outage.role {
-            Role::Generator => None,
+            Role::Generator => {
+                let mut roles = seen.roles.iter();
+                return roles.any(|role| role.role == Role::Generator && role.desired > 0);
+            }
             Role::Compressor => seen.depths.files,
             Role::Decompressor => seen.depths.chunks,
         };
@@ -503,14 +552,18 @@ fn conditions(
                 _ => Reason::Ready,
             };
             let message = match outages(seen).next() {
-                None => "Workers, queues and stream are in order.",
+                None => format!(
+                    "Workers, queues and stream are in order.{}",
+                    standby(&seen.roles)
+                ),
                 Some(_) => {
                     "Workers run; a service that they need cannot be used, see status.message."
+                        .to_owned()
                 }
             };
             (reason, message)
         }
-        false => summarized,
+        false => (summary.reason, details.clone()),
     };
     let is_reconciling = is(Readiness::Reconciling) || summary.scaling.is_some();
     let reconciling = match &summary.scaling {
@@ -568,7 +621,7 @@ fn conditions(
         Some(_) => (false, summarized),
     };
     let mut conditions = vec![
-        condition("Ready", Some(is(Readiness::Ready)), ready),
+        condition("Ready", Some(is(Readiness::Ready)), (ready.0, &ready.1)),
         condition("Reconciling", Some(is_reconciling), reconciling),
         condition("Stalled", Some(is(Readiness::Stalled)), stalled),
         condition("TransportReady", has_transport, transport),
@@ -577,7 +630,7 @@ fn conditions(
     conditions.extend(available(
         "SourceAvailable",
         NeededService::Source,
-        "No compressor reports that the source is down.",
+        "No generator or compressor reports that the source is down.",
     ));
     conditions.extend(available(
         "DestinationAvailable",
@@ -592,6 +645,21 @@ fn conditions(
         None => kept(RETENTION_AT_RISK),
     });
     conditions
+}
+
+/// Names the pods that are more than the slots of their role.
+fn standby(roles: &[RoleState]) -> String {
+    let standing_by = roles.iter().filter(|role| role.standby() > 0);
+    let sentences = standing_by.map(|role| {
+        format!(
+            " {} of {} pods of the {role} stand by: spec.{role}.slots allows {} to work at the same time.",
+            role.standby(),
+            role.desired,
+            role.slots.len(),
+            role = role.role,
+        )
+    });
+    sentences.collect()
 }
 
 fn retention_at_risk(retention: &RetentionReport) -> (Option<bool>, (Reason, &str)) {

@@ -32,6 +32,10 @@ use super::{BuildInput, names};
 const USER: i64 = 65_532;
 /// Seconds for a worker to stop at the next block, release its message and then its slot.
 const GRACE_SECONDS: i64 = 60;
+/// Seconds in which pods must come up; then they count as not starting.
+pub(crate) const PROGRESS_SECONDS: i32 = 300;
+/// Seconds for which a pod must have been ready to count as available: one that ends at once, again and again, never is.
+const STABLE_SECONDS: i32 = 10;
 /// The keys of a credentials Secret; only the session token may be missing.
 const CREDENTIALS: [(&str, Option<bool>); 3] = [
     ("AWS_ACCESS_KEY_ID", None),
@@ -72,7 +76,8 @@ fn deployment(input: &BuildInput<'_>, settings: &Settings) -> OwnedObject {
             replicas: input.replicas.get(&role).copied(),
             selector: selector(input, role),
             revision_history_limit: Some(2),
-            progress_deadline_seconds: Some(300),
+            progress_deadline_seconds: Some(PROGRESS_SECONDS),
+            min_ready_seconds: Some(STABLE_SECONDS),
             // The new worker is ready before the old one releases its slot.
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".into()),
@@ -85,8 +90,16 @@ fn deployment(input: &BuildInput<'_>, settings: &Settings) -> OwnedObject {
         }),
         status: None,
     };
+    let worker = worker(input, role);
+    let has_template = worker.is_some_and(|worker| worker.pod_template.is_some());
     OwnedObject::Deployment(Box::new(RoleDeployment {
         object,
+        first_replicas: match worker {
+            // One is enough for what a suspended pipeline still has to do.
+            Some(worker) if !input.pipeline.spec.suspend => worker.autoscaling.min.max(1),
+            Some(_) | None => 1,
+        },
+        users_template: has_template.then(|| format!("spec.{role}.podTemplate")),
         template: pod_template(input, settings),
     }))
 }

@@ -18,7 +18,7 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use streampress_crds::{CheckedPipeline, CompressionPipeline, Resolved, Role};
 
-pub(crate) use deployment::WORKER;
+pub(crate) use deployment::{PROGRESS_SECONDS, WORKER};
 pub use object::{ObjectKind, OwnedObject, RoleDeployment};
 
 /// How many pods each role shall have at the moment. A role that is left out keeps what it has: others scale it.

@@ -102,6 +102,10 @@ pub enum OwnedObject {
 pub struct RoleDeployment {
     /// The Deployment, without its pod template.
     pub object: Deployment,
+    /// The pods that others begin to scale from where there are none: an HPA leaves a Deployment without pods alone.
+    pub first_replicas: i32,
+    /// The field of the spec that is laid over the pod template, where the user has one.
+    pub users_template: Option<String>,
     /// The pod template. It is JSON because the user's part of it may have fields of a later Kubernetes.
     pub template: Value,
 }

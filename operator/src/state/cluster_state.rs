@@ -188,7 +188,9 @@ impl ClusterState {
                 ready: deployment.ready,
                 rolled_out: deployment.rolled_out,
                 stuck: deployment.stuck,
+                unavailable_since: deployment.unavailable_since,
                 image: deployment.image,
+                namespace: self.pipeline.namespace.to_string(),
                 selector: names::selector_text(name, role),
                 slots: slots.collect(),
             });

@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{DeploymentSpec, DeploymentStatus};
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DynamicObject, ObjectMeta};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -63,6 +64,8 @@ pub(crate) struct DeploymentState {
     pub(crate) takes_receipts_only: bool,
     /// Why its pods do not come up, in the cluster's words.
     pub(crate) stuck: Option<String>,
+    /// Since when pods have been missing that stay up.
+    pub(crate) unavailable_since: Option<Timestamp>,
     /// Image of the pods.
     pub(crate) image: Option<String>,
 }
@@ -174,6 +177,7 @@ impl DeploymentState {
             takes_receipts_only: (pods == 0 || (has_latest && pods <= updated))
                 && worker.as_ref().is_some_and(takes_receipts_only),
             stuck: stuck(&status),
+            unavailable_since: unavailable_since(&status),
             image: worker.and_then(|container| container.image),
         }
     }
@@ -206,6 +210,15 @@ fn stuck(status: &DeploymentStatus) -> Option<String> {
             .trim_end_matches('.')
             .to_owned(),
     )
+}
+
+/// Since when the Deployment has had fewer available pods than it needs. A pod that ends again and again is ready for moments,
+/// and never available.
+fn unavailable_since(status: &DeploymentStatus) -> Option<Timestamp> {
+    let mut conditions = status.conditions.iter().flatten();
+    let condition = conditions
+        .find(|condition| condition.type_ == "Available" && condition.status == "False")?;
+    condition.last_transition_time.as_ref().map(|since| since.0)
 }
 
 impl LeaseState {
@@ -314,6 +327,19 @@ mod tests {
         let fine =
             json!({"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"});
         assert_eq!(stuck(fine), None);
+    }
+
+    #[test]
+    fn a_deployment_knows_since_when_its_pods_have_not_stayed_up() {
+        let since = |status: &str| {
+            let condition = json!({"type": "Available", "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            let object = json!({"metadata": {}, "spec": {}, "status": {"readyReplicas": 1, "conditions": [condition]}});
+            deployment(object)
+                .unavailable_since
+                .map(|since| since.to_string())
+        };
+        assert_eq!(since("False").as_deref(), Some("2026-01-01T00:00:00Z"));
+        assert_eq!(since("True"), None);
     }
 
     #[test]

@@ -145,7 +145,10 @@ pub(crate) async fn follow<K>(
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                failures = 0;
+                // A list that begins has not succeeded yet: without the permission to list, the pauses would stay short.
+                if !matches!(event, Event::Init) {
+                    failures = 0;
+                }
                 let is_list = matches!(event, Event::InitDone);
                 on(event);
                 // Only now: those that wait for the list act on what it brought.
@@ -255,4 +258,41 @@ async fn whole(client: &Client, request: Request<Body>) -> Result<Response<Body>
 
 fn no_answer(after: Duration) -> BoxError {
     format!("no answer within {} s", after.as_secs()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use k8s_openapi::api::networking::v1::NetworkPolicy;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_forbidden_is_tried_less_and_less_often() {
+        let requests = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&requests);
+        let forbidden = tower::service_fn(move |_: Request<Body>| {
+            counted.fetch_add(1, Relaxed);
+            let status = json!({
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
+                "message": "networkpolicies.networking.k8s.io is forbidden",
+            });
+            let answer = Response::builder().status(403);
+            let answer = answer.body(Body::from(status.to_string().into_bytes()));
+            async { answer.map_err(BoxError::from) }
+        });
+        let client = Client::new(forbidden, "default");
+        let health = WatchHealth::new("NetworkPolicy");
+        let following = follow::<NetworkPolicy>(client, Api::all, None, Arc::clone(&health), drop);
+        assert!(timeout(Duration::from_secs(600), following).await.is_err());
+        // The longest pause is 15 s, and a jittered one at least half of that.
+        let requests = requests.load(Relaxed);
+        assert!((40..=90).contains(&requests), "{requests} in ten minutes");
+        assert_eq!(
+            health.failure().map(|(error, _)| error).as_deref(),
+            Some("networkpolicies.networking.k8s.io is forbidden")
+        );
+    }
 }

@@ -272,6 +272,95 @@ async fn suspending_drains_in_order_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_pipeline_that_others_scale_has_one_compressor_for_its_receipts() {
+    let cluster = TestCluster::new().await;
+    let external = json!({"autoscaling": {"mode": "External", "min": 2}});
+    cluster
+        .create("stock", json!({"compressor": external.clone()}))
+        .await;
+    let settled = cluster.settled("stock").await;
+    let queue = settled["status"]["transport"]["chunksQueueURL"]
+        .as_str()
+        .unwrap()
+        .replace("memory://", "");
+    cluster.has_deployments(2).await;
+    cluster.transport.put(&queue, 3);
+    cluster.edit("stock", json!({"suspend": true})).await;
+    cluster
+        .until("stock", "to count what is left", |pipeline| {
+            pipeline["status"]["message"]
+                .as_str()
+                .is_some_and(|message| message.contains("3 packed files"))
+        })
+        .await;
+    eventually("one compressor runs", async || {
+        cluster.replicas("stock-compressor").await == 1
+    })
+    .await;
+    let scale = json!({"spec": {"replicas": 3}});
+    cluster
+        .of(ObjectKind::Deployment)
+        .patch_scale(
+            "stock-compressor",
+            &PatchParams::default(),
+            &Patch::Merge(scale),
+        )
+        .await
+        .unwrap();
+    cluster.edit("stock", json!({"suspend": false})).await;
+    cluster
+        .until("stock", "to go on", |pipeline| {
+            condition(pipeline, "Drained") == "False" && pipeline["status"]["phase"] != "Suspending"
+        })
+        .await;
+    assert_eq!(cluster.replicas("stock-compressor").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_that_begin_to_scale_find_a_pod_where_there_was_none() {
+    let cluster = TestCluster::new().await;
+    cluster
+        .create("stock", json!({"compressor": {"replicas": 0}}))
+        .await;
+    cluster.settled("stock").await;
+    eventually("there is no compressor", async || {
+        cluster.replicas("stock-compressor").await == 0
+    })
+    .await;
+    let external = json!({"autoscaling": {"mode": "External", "min": 2}});
+    cluster.edit("stock", json!({"compressor": external})).await;
+    eventually("there are as many as the least", async || {
+        cluster.replicas("stock-compressor").await == 2
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistyped_field_of_a_pod_template_is_named_as_the_spec_has_it() {
+    let cluster = TestCluster::new().await;
+    let template = json!({"spec": {"nodeSelecter": {"disk": "fast"}}});
+    cluster
+        .create("stock", json!({"compressor": {"podTemplate": template}}))
+        .await;
+    let stock = cluster
+        .until("stock", "to be stalled", |pipeline| {
+            condition(pipeline, "Stalled") == "True"
+        })
+        .await;
+    let message = stock["status"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("spec.compressor.podTemplate.spec.nodeSelecter is not"),
+        "{message}"
+    );
+    let template = json!({"spec": {"nodeSelecter": null, "nodeSelector": {"disk": "fast"}}});
+    cluster
+        .edit("stock", json!({"compressor": {"podTemplate": template}}))
+        .await;
+    cluster.settled("stock").await;
+    cluster.has_deployments(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_first_message_starts_the_first_pod_and_an_hpas_replicas_are_left_alone() {
     let cluster = TestCluster::new().await;
     cluster

@@ -28,8 +28,8 @@ pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
         };
         let context = role.serve(process, shutdown_on_signal()).await?;
         let connections = context.backend.compressor(&settings).await?;
-        context.meter.ready();
         let consumer = consumer(&context, &role.config, &settings, connections)?;
+        context.meter.ready();
         consumer.run().await;
         Ok(ExitCode::SUCCESS)
     })

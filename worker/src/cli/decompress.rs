@@ -27,9 +27,9 @@ pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
         let location = &settings.destination.location;
         context.make_destination_once(location).await?;
         let connections = context.backend.decompressor(&settings).await?;
-        context.meter.ready();
         let report = context.report(&settings)?.map(|report| report.log);
         let consumer = context.decompressor(&settings, connections, report.clone())?;
+        context.meter.ready();
         consumer.run().await;
         if let Some(report) = report {
             report.finish().await;

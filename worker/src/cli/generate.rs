@@ -42,8 +42,10 @@ pub(super) fn command(args: GenerateArgs) -> Result<ExitCode> {
             }
             Some(_) | None => {}
         }
+        let generator = context.generator(&settings, connections)?;
+        // A role that cannot be made, as with a schema that is none, ends without ever having been ready.
         context.meter.ready();
-        context.generator(&settings, connections)?.run().await;
+        generator.run().await;
         if args.files.is_none() && !shutdown.is_cancelled() {
             info!("Idle until stopped.");
             shutdown.cancelled().await;

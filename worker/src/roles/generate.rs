@@ -17,6 +17,7 @@ use tracing::{Instrument, field, info, info_span, warn};
 
 use crate::message::{Digest, FileRef};
 use crate::roles::announce::{self, Announcer, ReadSource};
+use crate::roles::outage_report::{Activity, OutageReport};
 use crate::roles::scan::Scanner;
 use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::runtime::{self, blocking};
@@ -25,12 +26,14 @@ use crate::telemetry::trace;
 use streampress_crds::Role;
 use streampress_generator::Generator;
 use streampress_transport::error_chain;
-use streampress_transport::{FileEntry, FileName, Files, SlotGuard, SlotLock};
+use streampress_transport::{Backoff, FileEntry, FileName, Files, SlotGuard, SlotLock};
 
 /// Without a rate, the generator waits while so many files wait to be compressed: the disk is not endless.
 const MAX_WAITING: u64 = 64;
 /// Between two attempts to take a slot or to send to a full queue.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Between two attempts to make a file that failed.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
 /// After so many of these attempts the log says what the generator waits for: 5 s.
 const ATTEMPTS_BEFORE_LOG: u32 = 50;
 
@@ -89,8 +92,9 @@ impl GeneratorRole {
             let stop = self.shutdown.child_token();
             // A scan has no end.
             let all_made = CancellationToken::new();
+            let report = OutageReport::new(&slot, &self.meter);
             let making = async {
-                let is_done = self.make(&slot, &stop).await;
+                let is_done = self.make(&slot, &report, &stop).await;
                 if is_done && self.scan.is_none() {
                     all_made.cancel();
                 }
@@ -98,7 +102,8 @@ impl GeneratorRole {
             };
             let working = async {
                 let unconfirmed = self.announce_unconfirmed(&stop, &all_made);
-                let (is_done, (), ()) = tokio::join!(making, self.scan(&stop), unconfirmed);
+                let (is_done, (), ()) =
+                    tokio::join!(making, self.scan(&report, &stop), unconfirmed);
                 is_done
             };
             let is_done = tokio::select! {
@@ -106,6 +111,7 @@ impl GeneratorRole {
                 is_done = working => is_done,
                 never = stop_when_lost(&slot, &stop) => match never {},
             };
+            drop(report);
             self.meter.slot_left(slot.lost().is_cancelled());
             slot.release().await;
             if is_done && all_made.is_cancelled() && !stop.is_cancelled() {
@@ -116,28 +122,41 @@ impl GeneratorRole {
     }
 
     /// True when all files are made; false when stopped before.
-    async fn make(&self, slot: &SlotGuard, stop: &CancellationToken) -> bool {
+    async fn make(
+        &self,
+        slot: &SlotGuard,
+        report: &OutageReport<'_>,
+        stop: &CancellationToken,
+    ) -> bool {
         let Some(maker) = &self.maker else {
             return true;
         };
+        let (mut failures, mut failed_at) = (0, None);
         while !stop.is_cancelled() && !slot.lost().is_cancelled() {
-            match maker.make_all(slot).await {
+            match maker.make_all(slot, report).await {
                 Ok(is_done) => return is_done,
                 Err(error) => {
                     warn!(
                         error = format!("{error:#}"),
                         "Could not make a file; retrying."
                     );
-                    pause(stop, PAUSE * 20).await;
+                    // A file that was made since ends the row of failures.
+                    let number = slot.ledger().index;
+                    failures = match failed_at.replace(number) == Some(number) {
+                        true => failures + 1,
+                        false => 1,
+                    };
+                    report.failed(Activity::Making, &maker.announcer).await;
+                    pause(stop, RETRY.equal_jitter(failures)).await;
                 }
             }
         }
         false
     }
 
-    async fn scan(&self, stop: &CancellationToken) {
+    async fn scan(&self, report: &OutageReport<'_>, stop: &CancellationToken) {
         if let Some(scan) = &self.scan {
-            scan.scanner.run(scan.interval, stop).await;
+            scan.scanner.run(scan.interval, Some(report), stop).await;
         }
     }
 
@@ -178,7 +197,7 @@ async fn pause(stop: &CancellationToken, time: Duration) {
 
 impl FileMaker {
     /// True when all files are made, false when stopped before.
-    async fn make_all(&self, slot: &SlotGuard) -> Result<bool> {
+    async fn make_all(&self, slot: &SlotGuard, report: &OutageReport<'_>) -> Result<bool> {
         let first = slot.ledger().index;
         let started = Instant::now();
         while self.files == 0 || slot.ledger().index < self.files {
@@ -188,6 +207,7 @@ impl FileMaker {
                 return Ok(false);
             }
             let file = self.make_and_announce(number).await?;
+            report.succeeded(Activity::Making);
             self.meter.file(file.bytes, 0);
             slot.count(|ledger| {
                 ledger.index = number + 1;

@@ -8,7 +8,7 @@
 //! - [`unconfirmed`]: announces again what is lost. [`redrive`]: sends dead letters again. [`recover`]: makes lost manifests anew
 //!   from the stream. [`copies`]: finds announced content at the source.
 //!   [`earlier_state`]: whether a data folder's database was put back.
-//! - [`probe`]: whether a service that they need is down. [`connect`]: opens what they need. [`context`]: puts them together.
+//! - [`probe`]: whether a service that they need is down. [`outage_report`]: where the generator says so. [`connect`]: opens what they need. [`context`]: puts them together.
 //!   [`restored`]: whether restored files still are what they were made as. [`run`]: all of them in one process.
 
 pub mod announce;
@@ -21,6 +21,7 @@ pub(crate) mod copies;
 pub mod decompress;
 pub(crate) mod earlier_state;
 pub(crate) mod generate;
+pub(crate) mod outage_report;
 pub(crate) mod probe;
 pub mod receipts;
 pub(crate) mod record_faults;

@@ -21,6 +21,13 @@ pub(crate) async fn destination(files: &Arc<dyn Files>, bytes: u64) -> Result<()
     probed.map_err(|error| ServiceOutage::new(NeededService::Destination, &error))
 }
 
+/// The source takes files, for the generator that makes them.
+pub(crate) async fn writable_source(files: &Arc<dyn Files>) -> Result<(), ServiceOutage> {
+    let files = files.clone();
+    let probed = blocking(move || files.probe(1)).await;
+    probed.map_err(|error| ServiceOutage::new(NeededService::Source, &error))
+}
+
 /// The stream takes records.
 pub(crate) async fn append(stream: &dyn ChunkStream) -> Result<(), ServiceOutage> {
     let probed = stream.probe_append().await;

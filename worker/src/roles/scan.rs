@@ -17,6 +17,7 @@ use tracing::warn;
 
 use crate::journal::{SourceRecord, SourceState};
 use crate::roles::announce::{Announcer, ReadSource};
+use crate::roles::outage_report::{Activity, OutageReport};
 use crate::roles::source::{SourceFilter, is_users_own};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Meter;
@@ -161,18 +162,33 @@ impl Scanner {
         Ok(result)
     }
 
-    /// Scans every `interval`. Errors are logged and retried.
-    pub(crate) async fn run(&self, interval: Duration, shutdown: &CancellationToken) {
+    /// Scans every `interval`. Errors are logged and retried, and outages reported where there is a slot to report them in.
+    pub(crate) async fn run(
+        &self,
+        interval: Duration,
+        report: Option<&OutageReport<'_>>,
+        shutdown: &CancellationToken,
+    ) {
         let mut memory = ScanMemory::default();
         while !shutdown.is_cancelled() {
             self.meter.ticked();
-            if let Err(error) = self.scan(&mut memory, shutdown).await {
-                warn!(
-                    error = format!("{error:#}"),
-                    "Could not scan the source; retrying."
-                );
-                // What was recorded and not sent is sent when it is loaded.
-                memory.known = None;
+            match self.scan(&mut memory, shutdown).await {
+                Ok(()) => {
+                    if let Some(report) = report {
+                        report.succeeded(Activity::Scanning);
+                    }
+                }
+                Err(error) => {
+                    warn!(
+                        error = format!("{error:#}"),
+                        "Could not scan the source; retrying."
+                    );
+                    // What was recorded and not sent is sent when it is loaded.
+                    memory.known = None;
+                    if let Some(report) = report {
+                        report.failed(Activity::Scanning, &self.announcer).await;
+                    }
+                }
             }
             tokio::select! {
                 biased;
@@ -546,7 +562,10 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use streampress_crds::api::pipeline::SourceFormat;
+    use streampress_crds::slot_health::{NeededService, SlotHealth};
+    use streampress_transport::SlotLock;
     use streampress_transport::contract_tests::{FilesTap, TappedFiles};
+    use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::local::files::LocalFiles;
     use streampress_transport::local::{Local, LocalOptions};
     use streampress_transport::{Files, LeftOut};
@@ -673,6 +692,60 @@ mod tests {
             }
         }
         assert_eq!(source.messages().await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_is_missing_is_reported_in_the_slot_until_it_can_be_scanned() {
+        let source = Source::open();
+        let slot = InProcessLock::new("generator", 1).try_acquire().await;
+        let slot = slot.expect("works").expect("free");
+        let meter = &source.scanner.meter;
+        let report = OutageReport::new(&slot, meter);
+        let outage = || slot.health().outage.map(|outage| outage.service);
+        let is_down = || meter.counts().outages.get(&NeededService::Source) == Some(&1);
+        let (folder, away) = (
+            source.root.path().join("data/in"),
+            source.root.path().join("away"),
+        );
+        std::fs::rename(&folder, &away).expect("renamed");
+        let stop = CancellationToken::new();
+        let interval = Duration::from_secs(1);
+        let changed = async {
+            while outage() != Some(NeededService::Source) {
+                tokio::time::sleep(interval).await;
+            }
+            assert!(is_down());
+            std::fs::rename(&away, &folder).expect("renamed");
+            while outage().is_some() {
+                tokio::time::sleep(interval).await;
+            }
+            assert!(!is_down() && slot.health().worked_at > 0);
+            stop.cancel();
+        };
+        tokio::join!(source.scanner.run(interval, Some(&report), &stop), changed);
+    }
+
+    #[tokio::test]
+    async fn a_service_is_down_until_every_activity_that_it_failed_succeeds() {
+        let source = Source::open();
+        let announcer = &source.scanner.announcer;
+        let slot = InProcessLock::new("generator", 1).try_acquire().await;
+        let slot = slot.expect("works").expect("free");
+        let meter = &source.scanner.meter;
+        let report = OutageReport::new(&slot, meter);
+        // A single file's failure is no outage.
+        report.failed(Activity::Making, announcer).await;
+        assert_eq!(slot.health(), SlotHealth::default());
+        std::fs::remove_dir_all(source.root.path().join("data/in")).expect("removed");
+        report.failed(Activity::Making, announcer).await;
+        report.failed(Activity::Making, announcer).await;
+        report.succeeded(Activity::Scanning);
+        let outage = slot.health().outage.map(|outage| outage.service);
+        assert_eq!(outage, Some(NeededService::Source));
+        assert_eq!(meter.counts().outages[&NeededService::Source], 1);
+        report.succeeded(Activity::Making);
+        assert_eq!(slot.health().outage, None);
+        assert_eq!(meter.counts().outages[&NeededService::Source], 0);
     }
 
     /// A folder of the source that cannot be listed while the flag is set.

@@ -357,7 +357,7 @@ impl SimPipeline {
                 let interval = Duration::from_secs(seconds.into());
                 let endless = CancellationToken::new();
                 tokio::join!(
-                    scanner.run(interval, &shutdown),
+                    scanner.run(interval, None, &shutdown),
                     unconfirmed.run(&shutdown, &endless)
                 );
             }

@@ -28,6 +28,8 @@ fn role(role: Role) -> RoleState {
         ready: 1,
         rolled_out: true,
         stuck: None,
+        unavailable_since: None,
+        namespace: "demo".into(),
         image: Some("streampress:1".into()),
         selector: "a=b".into(),
         slots: vec![SlotStatus {
@@ -206,6 +208,101 @@ fn each_observation_has_its_phase_conditions_and_message() {
         "True",
         "no image",
     );
+}
+
+#[test]
+fn pods_that_end_again_and_again_are_not_starting_although_they_are_ready_for_moments() {
+    for which in [Role::Generator, Role::Compressor, Role::Decompressor] {
+        for ready in [0, 1] {
+            let crashing = RoleState {
+                ready,
+                unavailable_since: Some(at(1000).0),
+                ..role(which)
+            };
+            let seen = PipelineObservation {
+                roles: vec![crashing],
+                ..well()
+            };
+            let works = status_of(&well());
+            let early = status(&seen, &works, at(1300));
+            assert_eq!(holds(&early, "Stalled"), "False");
+            let late = status(&seen, &works, at(1301));
+            assert_eq!(late.phase, Some(Phase::Degraded));
+            let stalled = late.conditions.iter().find(|it| it.type_ == "Stalled");
+            let stalled = stalled.expect("there is one");
+            assert_eq!(
+                (stalled.status.as_str(), stalled.reason.as_str()),
+                ("True", "WorkersNotStarting")
+            );
+            let says = format!(
+                "The {which} does not start: since 1970-01-01T00:16:40Z not all of its pods have stayed up. See `kubectl describe pod -n demo -l a=b` and `kubectl logs -n demo -l a=b`."
+            );
+            assert_eq!(stalled.message, says);
+        }
+    }
+}
+
+#[test]
+fn files_that_are_packed_larger_are_said_to_be_larger() {
+    let says = |saved: &str| {
+        let mut seen = well();
+        seen.progress.saved_percent = Some(saved.into());
+        status_of(&seen).message.unwrap_or_default()
+    };
+    assert_eq!(
+        says("-1600.0"),
+        "7 files restored, packed 1600.0 % larger than they are."
+    );
+    assert_eq!(says("93.9"), "7 files restored, 93.9 % of the bytes saved.");
+}
+
+#[test]
+fn pods_beyond_the_slots_are_said_to_stand_by() {
+    let message = |pods| {
+        let mut seen = well();
+        seen.roles[0].desired = pods;
+        seen.roles[0].ready = pods;
+        let status = status_of(&seen);
+        let ready = status.conditions.into_iter().find(|it| it.type_ == "Ready");
+        ready.map(|it| it.message).unwrap_or_default()
+    };
+    assert_eq!(message(1), "Workers, queues and stream are in order.");
+    assert_eq!(
+        message(5),
+        "Workers, queues and stream are in order. 4 of 5 pods of the compressor stand by: spec.compressor.slots allows 1 to work at the same time."
+    );
+}
+
+#[test]
+fn a_generator_that_is_stopped_needs_no_source() {
+    let source = |pods| {
+        let seen = PipelineObservation {
+            roles: vec![RoleState {
+                desired: pods,
+                ready: pods,
+                ..role(Role::Generator)
+            }],
+            outages: Some(vec![RoleOutage {
+                role: Role::Generator,
+                service: NeededService::Source,
+                kind: OutageKind::Down,
+                cause: "NoSuchBucket".into(),
+            }]),
+            ..well()
+        };
+        let status = status_of(&seen);
+        let message = status.message.clone().unwrap_or_default();
+        (status.phase, holds(&status, "SourceAvailable"), message)
+    };
+    assert_eq!(
+        source(1),
+        (
+            Some(Phase::Degraded),
+            "False".into(),
+            "The generator cannot use the source: NoSuchBucket.".into()
+        )
+    );
+    assert_eq!(source(0).1, "True");
 }
 
 #[test]

@@ -183,7 +183,7 @@ impl Run {
                 roles.spawn(async move {
                     match announce_again.await {
                         Ok(scanner) => {
-                            scanner.run(interval, &stop).await;
+                            scanner.run(interval, None, &stop).await;
                             drop(done);
                         }
                         Err(error) => {

@@ -506,6 +506,25 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_and_cause_is_a_series_before_the_first_message() {
+        let page = Meter::default().page(&labels());
+        let is_there = |line: &str| page.lines().any(|is| is == line);
+        for reason in DeadLetterReason::ALL {
+            let line = format!(
+                "streampress_messages_dead_total{{pipeline=\"trades\",reason=\"{reason}\"}} 0"
+            );
+            assert!(is_there(&line), "{line}\n{page}");
+        }
+        for cause in RetryCause::VARIANTS {
+            let line = format!(
+                "streampress_messages_retried_total{{pipeline=\"trades\",cause=\"{}\"}} 0",
+                cause.label()
+            );
+            assert!(is_there(&line), "{line}\n{page}");
+        }
+    }
+
+    #[test]
     fn a_label_cannot_break_out_of_its_line() {
         let hostile = [("pipeline", "a\"} 1\nx{y=\"\\".to_owned())];
         let page = Meter::default().page(&hostile);

@@ -10,8 +10,10 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use streampress_crds::slot_health::NeededService;
 use streampress_transport::StreamCounts;
+use strum::VariantArray;
 
-use super::{Counts, Stages};
+use super::{Counts, RetryCause, Stages};
+use crate::message::DeadLetterReason;
 
 /// Renders the page, with `labels` on every line. Names begin with `streampress_`.
 pub(super) fn render(
@@ -56,6 +58,7 @@ impl MetricLines<'_> {
         metric.encode(line)
     }
 
+    /// All of a label's values, those at 0 too: the first increase of a series that appears with it is seen by no alert.
     fn counters(
         &mut self,
         name: &str,
@@ -154,13 +157,23 @@ impl Page {
             "messages_retried",
             "Messages to be redelivered, by cause",
             "cause",
-            counts.retried.iter().map(|(cause, n)| (cause.label(), *n)),
+            RetryCause::VARIANTS.iter().map(|cause| {
+                (
+                    cause.label(),
+                    counts.retried.get(cause).copied().unwrap_or(0),
+                )
+            }),
         )?;
         lines.counters(
             "messages_dead",
             "Messages moved to the dead-letter queue, by reason",
             "reason",
-            counts.dead.iter().map(|(reason, n)| (reason.as_str(), *n)),
+            DeadLetterReason::ALL.iter().map(|reason| {
+                (
+                    reason.as_str(),
+                    counts.dead.get(reason).copied().unwrap_or(0),
+                )
+            }),
         )?;
         lines.gauge(
             "messages_in_flight",
