@@ -37,7 +37,7 @@ pub(super) fn command(args: UnpackArgs) -> Result<ExitCode> {
     };
     let outcome = unpack(&options, &*cancel_on_signal()?);
     let outcome = match space {
-        Some(_) => outcome.map_err(say_why_too_large)?,
+        Some(space) => outcome.map_err(|error| say_why_too_large(error, space))?,
         None => outcome?,
     };
     for damage in &outcome.damaged {
@@ -63,15 +63,19 @@ fn limits(space: Option<AddressSpace>) -> hybrid::Limits {
 }
 
 /// A block that is too large is so for a process whose address space is limited.
-fn say_why_too_large(error: anyhow::Error) -> anyhow::Error {
-    let too_large = |cause: &(dyn std::error::Error + 'static)| {
-        matches!(cause.downcast_ref(), Some(CodecError::TooLarge { .. }))
-    };
-    match error.chain().any(too_large) {
-        true => error.context(
-            "the address space that this process may take (ulimit -v) may be too small for this file",
-        ),
-        false => error,
+fn say_why_too_large(error: anyhow::Error, space: AddressSpace) -> anyhow::Error {
+    let block = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(CodecError::TooLarge { value, .. }) if *value <= frame::MAX_BLOCK_BYTES as u64 => {
+            Some(*value)
+        }
+        _ => None,
+    });
+    match block {
+        Some(block) => error.context(format!(
+            "this process may take too little address space (ulimit -v) for this file: set 'ulimit -v {}' or unlimited",
+            space.enough_kib_for(block)
+        )),
+        None => error,
     }
 }
 

@@ -69,23 +69,26 @@ pub(super) fn name(base: &str) -> io::Result<FileName> {
 
 /// The file's lines; `None` when there is none.
 pub(super) fn read(files: &dyn Files, name: &FileName) -> io::Result<Option<(Head, Vec<Line>)>> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     match files.read(name) {
-        Ok(mut reader) => reader.read_to_string(&mut text)?,
+        Ok(mut reader) => reader.read_to_end(&mut bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let text = String::from_utf8(bytes).map_err(|error| damaged(name, &error))?;
     parse(&text, name).map(Some)
 }
 
+fn damaged(name: &FileName, error: &dyn std::error::Error) -> io::Error {
+    let why = format!(
+        "{name} at the source is damaged: {error}; remove the folder {} there, and every file is announced again",
+        ReservedEntry::Sources.path()
+    );
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
 fn parse(text: &str, name: &FileName) -> io::Result<(Head, Vec<Line>)> {
-    let damaged = |error: serde_json::Error| {
-        let why = format!(
-            "{name} is damaged: {error}; remove the folder {}, and every file is announced again",
-            ReservedEntry::Sources.path()
-        );
-        io::Error::new(io::ErrorKind::InvalidData, why)
-    };
+    let damaged = |error: serde_json::Error| damaged(name, &error);
     let mut lines = text.lines();
     let head: Head = serde_json::from_str(lines.next().unwrap_or_default()).map_err(damaged)?;
     if head.version > VERSION {

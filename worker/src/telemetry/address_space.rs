@@ -14,7 +14,7 @@ const WAITING_THREADS: u64 = 16;
 /// The stacks of all threads.
 const STACK_BYTES: u64 = 128 << 20;
 /// Of a command without an async runtime: its threads share what is left where a heap of their own does not fit.
-const PLAIN_BYTES: u64 = 8 << 20;
+const PLAIN_BYTES: u64 = 24 << 20;
 
 /// What a process does with its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,8 +89,16 @@ impl AddressSpace {
     /// The largest block of which one can be unpacked.
     pub(crate) fn largest_block(self) -> usize {
         let free = self.limit.saturating_sub(self.used + PLAIN_BYTES);
-        let share = memory_limit::share(CodecEffort::Max);
+        let share = memory_limit::share(CodecEffort::Balanced);
         usize::try_from(free / share).unwrap_or(usize::MAX)
+    }
+
+    /// The limit in KiB with which a block of so many bytes can be unpacked.
+    pub(crate) fn enough_kib_for(self, block_bytes: u64) -> u64 {
+        let block = block_bytes.saturating_mul(memory_limit::share(CodecEffort::Balanced));
+        (self.used + PLAIN_BYTES)
+            .saturating_add(block)
+            .div_ceil(1024)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -173,6 +174,7 @@ impl SegmentWriter {
     }
 
     fn write(&mut self, group: &[Append]) -> io::Result<(Arc<str>, Vec<Vec<u64>>)> {
+        self.leave_changed();
         let segment = match &mut self.current {
             Some(segment) => segment,
             none => {
@@ -189,19 +191,44 @@ impl SegmentWriter {
             end = behind;
         }
         segment.file.sync_data()?;
+        if !is_as_written(&path_of(&self.folder, &segment.name), &segment.file, end)? {
+            let why = format!(
+                "the segment {} was changed by another program; a new one is begun",
+                segment.name
+            );
+            return Err(io::Error::other(why));
+        }
         segment.end = end;
         segment.last_append = SystemTime::now();
         Ok((Arc::clone(&segment.name), starts))
     }
 
+    /// Leaves a segment that another program has changed since the last append, and what it has put there.
+    fn leave_changed(&mut self) {
+        let is_changed = self.current.as_ref().is_some_and(|segment| {
+            let path = path_of(&self.folder, &segment.name);
+            !is_as_written(&path, &segment.file, segment.end).unwrap_or(false)
+        });
+        if is_changed && let Some(segment) = self.current.take() {
+            tracing::warn!(
+                segment = &*segment.name,
+                "Another program has changed, moved or removed the file that the stream was written to; a new one is begun. \
+                 Its records may have to be made again."
+            );
+        }
+    }
+
     /// After a failed write or sync it is unknown what is on the disk: never append to that file again.
     fn abandon(&mut self) {
         if let Some(segment) = self.current.take() {
-            // Frees space on a full disk; what was acknowledged stays.
-            let _ = match segment.end > segment.start {
-                true => segment.file.set_len(segment.end),
-                false => fs::remove_file(path_of(&self.folder, &segment.name)),
-            };
+            let path = path_of(&self.folder, &segment.name);
+            let bytes = segment.file.metadata().map_or(0, |it| it.len());
+            // Frees space on a full disk; what was acknowledged stays, and what others have put there.
+            if segment.end > segment.start {
+                let _ = (bytes > segment.end).then(|| segment.file.set_len(segment.end));
+            } else if is_as_written(&path, &segment.file, bytes).unwrap_or(false) {
+                let _ = fs::remove_file(path);
+            }
         }
     }
 
@@ -267,6 +294,19 @@ impl SegmentWriter {
             Err(error) => tracing::debug!(%error, "Could not start to remove old segments."),
         }
     }
+}
+
+/// Whether the name still leads to this file, and it has just so many bytes. Where another program has changed it, a reader
+/// would not find what is appended.
+fn is_as_written(path: &Path, file: &File, bytes: u64) -> io::Result<bool> {
+    let named = match fs::metadata(path) {
+        Ok(named) => named,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let open = file.metadata()?;
+    let is_same = (named.dev(), named.ino()) == (open.dev(), open.ino());
+    Ok(is_same && named.len() == bytes)
 }
 
 /// Removes the segments among `candidates` that no message of the database in `dir` names, waiting or dead.

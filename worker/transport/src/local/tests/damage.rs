@@ -353,3 +353,40 @@ async fn versions_after_an_earlier_state_of_the_database_was_put_back_are_newer_
     let later = announce("4").await;
     assert!(lost[1] < later, "{later} after {}", lost[1]);
 }
+
+#[tokio::test]
+async fn nothing_is_appended_to_a_segment_that_another_program_has_changed() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 4] = [
+        ("appended to", |path| {
+            let mut bytes = fs::read(path).unwrap();
+            bytes.extend([0; 100]);
+            fs::write(path, bytes).unwrap();
+        }),
+        ("cut", |path| {
+            let half = fs::metadata(path).unwrap().len() / 2;
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            file.set_len(half).unwrap();
+        }),
+        ("removed", |path| fs::remove_file(path).unwrap()),
+        ("renamed over", |path| {
+            let copy = path.with_extension("copy");
+            fs::copy(path, &copy).unwrap();
+            fs::rename(copy, path).unwrap();
+        }),
+    ];
+    for (how, change) in changes {
+        let dir = tempfile::tempdir().unwrap();
+        let local = open(dir.path());
+        let before = local.stream().append(vec![record(1, 100)]).await.unwrap();
+        for entry in fs::read_dir(dir.path().join("stream")).unwrap() {
+            change(&entry.unwrap().path());
+        }
+        let after = local.stream().append(vec![record(2, 100)]).await.unwrap();
+        assert_ne!(before[0].shard, after[0].shard, "{how}");
+        let fetched = local.stream().fetch(&after).await.unwrap();
+        assert_eq!(fetched.len(), 1, "{how}");
+        let next = local.stream().append(vec![record(3, 100)]).await.unwrap();
+        assert_eq!(next[0].shard, after[0].shard, "{how}");
+    }
+}
