@@ -318,7 +318,24 @@ pub fn change_cases() -> Vec<(&'static str, &'static str, Value, Value, Value)> 
     };
     let receipts =
         "cannot be changed or removed later; with policy Create, it cannot be set later either";
+    let region = |region: &str| json!({"aws": {"region": region}});
+    let endpoint =
+        |url: &str| json!({"aws": {"endpointURL": url, "credentialsSecretRef": {"name": "keys"}}});
     vec![
+        (
+            "spec.aws.region",
+            "cannot be changed",
+            region("eu-west-1"),
+            region("eu-west-1"),
+            json!({}),
+        ),
+        (
+            "spec.aws.endpointURL",
+            "cannot be set or removed later",
+            endpoint("http://localstack:4566"),
+            endpoint("http://elsewhere:4566"),
+            json!({}),
+        ),
         (
             "spec.transport.policy",
             "cannot be changed",

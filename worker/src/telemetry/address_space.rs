@@ -137,13 +137,13 @@ mod tests {
     fn as_many_threads_are_used_as_fit_and_a_limit_that_holds_no_block_is_an_error() {
         let one_file = MemoryUse::OneFile;
         assert_eq!(threads(1 << 20, one_file), Ok(4));
-        assert_eq!(threads(40 + 8 + 4 * 32, one_file), Ok(4));
-        assert_eq!(threads(40 + 8 + 4 * 32 - 1, one_file), Ok(3));
-        assert_eq!(threads(40 + 8 + 32, one_file), Ok(1));
-        let low = threads(40 + 8 + 31, one_file).expect_err("no block fits");
+        assert_eq!(threads(40 + 24 + 4 * 32, one_file), Ok(4));
+        assert_eq!(threads(40 + 24 + 4 * 32 - 1, one_file), Ok(3));
+        assert_eq!(threads(40 + 24 + 32, one_file), Ok(1));
+        let low = threads(40 + 24 + 31, one_file).expect_err("no block fits");
         let said = low.to_string();
-        assert!(said.contains("may take 80896 KiB"), "{said}");
-        assert!(said.contains("set 'ulimit -v 81920'"), "{said}");
+        assert!(said.contains("may take 97280 KiB"), "{said}");
+        assert!(said.contains("set 'ulimit -v 98304'"), "{said}");
         let roles = MemoryUse::Roles { runtime_threads: 2 };
         assert_eq!(threads(40 + 16 * 64 + 128 + 32, roles), Ok(1));
         assert!(threads(40 + 16 * 64 + 128 + 31, roles).is_err());

@@ -124,7 +124,7 @@ pub(super) fn best(table: &ColumnTable, effort: Effort) -> Vec<ColumnMove> {
         Effort::Balanced => 2000,
         Effort::Max => 8000,
     };
-    let mut columns = categories(table, sampled);
+    let (mut columns, mut keys) = categories(table, sampled);
     let mut moves = Vec::new();
     if columns.len() < 2 {
         return moves;
@@ -134,7 +134,11 @@ pub(super) fn best(table: &ColumnTable, effort: Effort) -> Vec<ColumnMove> {
     let mut smallest = costs.total(&order);
     while moves.len() < SEARCHED_MOVES {
         let steps = (1..order.len()).flat_map(|from| (0..from).map(move |to| (from, to)));
-        let tried = steps.map(|(from, to)| {
+        let passes_no_key = |&(from, to): &(usize, usize)| {
+            let passed = columns[to].position..columns[from].position;
+            !keys.iter().any(|key| passed.contains(key))
+        };
+        let tried = steps.filter(passes_no_key).map(|(from, to)| {
             let step = ColumnMove { from, to };
             let mut other = order.clone();
             step.apply(&mut other);
@@ -149,9 +153,10 @@ pub(super) fn best(table: &ColumnTable, effort: Effort) -> Vec<ColumnMove> {
         step.apply(&mut order);
         // The position of each column of the table: those between move, too.
         let (from, to) = (columns[step.from].position, columns[step.to].position);
-        for column in &mut columns {
-            if (to..from).contains(&column.position) {
-                column.position += 1;
+        let others = columns.iter_mut().map(|column| &mut column.position);
+        for position in others.chain(&mut keys) {
+            if (to..from).contains(position) {
+                *position += 1;
             }
         }
         columns[step.from].position = to;
@@ -161,6 +166,12 @@ pub(super) fn best(table: &ColumnTable, effort: Effort) -> Vec<ColumnMove> {
     moves
 }
 
+/// A column whose values are few has more rows than so many times its distinct values. Of one with more values the estimate says
+/// too little, since first occurrences decide.
+const FEW: usize = 8;
+/// The same where values repeat often enough that another column may follow from them.
+const REPEATING: usize = 3;
+
 /// A column whose values repeat.
 struct CategoryColumn {
     position: usize,
@@ -168,26 +179,32 @@ struct CategoryColumn {
     distinct: usize,
 }
 
-/// The columns of the largest table inside whose values repeat, in some of their rows.
-fn categories(table: &ColumnTable, sampled: usize) -> Vec<CategoryColumn> {
+/// The columns of the largest table inside whose values repeat, in some of their rows; and the positions of those whose values
+/// are many and still repeat, such as addresses: what follows from them must not move before them.
+fn categories(table: &ColumnTable, sampled: usize) -> (Vec<CategoryColumn>, Vec<usize>) {
     let rows = table.columns.iter().map(ColumnValues::len);
     let Some(rows) = most_frequent(rows.filter(|&rows| rows >= MIN_ROWS)) else {
-        return Vec::new();
+        return Default::default();
     };
     let sampled = sampled.min(rows);
     let start = ((rows - sampled) / 2) as u32;
     let sample: Vec<u32> = (start..start + sampled as u32).collect();
     let columns = table.columns.iter().enumerate();
     let columns = columns.filter(|(_, column)| column.len() == rows);
-    let repeating = columns.filter_map(|(position, column)| {
+    let (mut repeating, mut keys) = (Vec::new(), Vec::new());
+    for (position, column) in columns {
         let (ids, distinct) = column.select(&sample).ids();
-        (distinct > 1 && distinct * 3 < sampled).then_some(CategoryColumn {
-            position,
-            ids,
-            distinct,
-        })
-    });
-    repeating.take(MAX_SEARCHED).collect()
+        if distinct > 1 && distinct * FEW < sampled && repeating.len() < MAX_SEARCHED {
+            repeating.push(CategoryColumn {
+                position,
+                ids,
+                distinct,
+            });
+        } else if distinct * FEW >= sampled && distinct * REPEATING < sampled {
+            keys.push(position);
+        }
+    }
+    (repeating, keys)
 }
 
 fn most_frequent(counts: impl Iterator<Item = usize>) -> Option<usize> {
