@@ -22,6 +22,11 @@ pub(crate) fn now_millis() -> u64 {
     nanos(now()) / 1_000_000
 }
 
+/// Seconds since 1970, now.
+pub(crate) fn now_seconds() -> u64 {
+    now_millis() / 1000
+}
+
 /// Nanoseconds since 1970; 0 for a time before.
 pub(crate) fn nanos(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -2,6 +2,7 @@
 //! says and whatever others do to the restored copy. Each case holds with the journal of a data folder and with the one
 //! that a shared destination keeps itself.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -383,28 +384,58 @@ async fn a_worker_that_ended_before_its_file_was_visible_leaves_the_older_one_kn
     }
 }
 
-/// Puts a file that is held elsewhere back to its name, right before a new version of it is made visible.
-#[derive(Debug, Clone)]
-struct BackAtCommit {
-    name: PathBuf,
-    held: PathBuf,
+/// The calls of a file being written before which a test does something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CallStep {
+    Prepare,
+    CommitOver,
 }
 
-struct PendingWhileAway {
+/// What a test does.
+type Act = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
+
+/// Does something right before a call of each file being written.
+#[derive(Clone)]
+struct BeforeCall {
+    step: CallStep,
+    act: Act,
+}
+
+impl BeforeCall {
+    fn new(step: CallStep, act: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
+        let act = Arc::new(act);
+        Self { step, act }
+    }
+
+    fn reach(&self, step: CallStep) -> io::Result<()> {
+        match self.step == step {
+            true => (self.act)(),
+            false => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for BeforeCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BeforeCall").field(&self.step).finish()
+    }
+}
+
+struct PendingBefore {
     pending: Box<dyn PendingFile>,
-    back: BackAtCommit,
+    before: BeforeCall,
 }
 
-impl FilesTap for BackAtCommit {
+impl FilesTap for BeforeCall {
     fn create(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
-        Ok(Box::new(PendingWhileAway {
+        Ok(Box::new(PendingBefore {
             pending: files.create(name)?,
-            back: self.clone(),
+            before: self.clone(),
         }))
     }
 }
 
-impl Write for PendingWhileAway {
+impl Write for PendingBefore {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.pending.write(bytes)
     }
@@ -414,7 +445,12 @@ impl Write for PendingWhileAway {
     }
 }
 
-impl PendingFile for PendingWhileAway {
+impl PendingFile for PendingBefore {
+    fn prepare(&mut self) -> io::Result<()> {
+        self.before.reach(CallStep::Prepare)?;
+        self.pending.prepare()
+    }
+
     fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()> {
         self.pending.commit(modified)
     }
@@ -424,9 +460,7 @@ impl PendingFile for PendingWhileAway {
         modified: SystemTime,
         seen: Option<&FileEntry>,
     ) -> io::Result<FileEntry> {
-        if self.back.held.exists() {
-            std::fs::rename(&self.back.held, &self.back.name)?;
-        }
+        self.before.reach(CallStep::CommitOver)?;
         self.pending.commit_over(modified, seen)
     }
 }
@@ -436,11 +470,12 @@ async fn a_restored_file_that_is_away_for_a_moment_is_not_set_aside_when_it_is_b
     for (number, mut pipeline) in Pipeline::both().into_iter().enumerate() {
         let first = pipeline.pack("first", time(0)).await;
         pipeline.restore(&first).await;
-        let back = BackAtCommit {
-            name: pipeline.out(NAME),
-            held: pipeline.out("held"),
-        };
-        std::fs::rename(&back.name, &back.held).expect("taken away");
+        let (name, held) = (pipeline.out(NAME), pipeline.out("held"));
+        std::fs::rename(&name, &held).expect("taken away");
+        let back = BeforeCall::new(CallStep::CommitOver, move || match held.exists() {
+            true => std::fs::rename(&held, &name),
+            false => Ok(()),
+        });
         let files = pipeline.fixture.files("out");
         let tapped = TappedFiles::new(files.clone(), back);
         pipeline.destination = match number {
@@ -465,60 +500,18 @@ async fn a_restored_file_that_is_away_for_a_moment_is_not_set_aside_when_it_is_b
     }
 }
 
-/// Stops its worker while the content is on its way to the store.
-#[derive(Debug, Clone)]
-struct StopAtUpload(CancellationToken);
-
-struct StoppedUpload {
-    pending: Box<dyn PendingFile>,
-    stop: CancellationToken,
-}
-
-impl FilesTap for StopAtUpload {
-    fn create(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn PendingFile>> {
-        Ok(Box::new(StoppedUpload {
-            pending: files.create(name)?,
-            stop: self.0.clone(),
-        }))
-    }
-}
-
-impl Write for StoppedUpload {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.pending.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.pending.flush()
-    }
-}
-
-impl PendingFile for StoppedUpload {
-    fn prepare(&mut self) -> io::Result<()> {
-        self.stop.cancel();
-        self.pending.prepare()
-    }
-
-    fn commit(self: Box<Self>, modified: SystemTime) -> io::Result<()> {
-        self.pending.commit(modified)
-    }
-
-    fn commit_over(
-        self: Box<Self>,
-        modified: SystemTime,
-        seen: Option<&FileEntry>,
-    ) -> io::Result<FileEntry> {
-        self.pending.commit_over(modified, seen)
-    }
-}
-
 #[tokio::test]
 async fn a_worker_that_is_stopped_while_it_uploads_makes_nothing_visible() {
     let pipeline = Pipeline::with_own_journal();
     let manifest = pipeline.pack("content", time(0)).await;
     let (local, files) = (&pipeline.fixture.local, pipeline.fixture.files("out"));
     let stop = CancellationToken::new();
-    let tapped = TappedFiles::new(files.clone(), StopAtUpload(stop.clone()));
+    let stopping = stop.clone();
+    let stopped = BeforeCall::new(CallStep::Prepare, move || {
+        stopping.cancel();
+        Ok(())
+    });
+    let tapped = TappedFiles::new(files.clone(), stopped);
     let destination = Destination::new(tapped, Arc::new(FilesJournal::new(files, None)));
     let decompressor = pipeline.fixture.decompressor(destination, local.stream());
     let chunks = local.chunks_queue();

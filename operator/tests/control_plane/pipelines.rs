@@ -223,21 +223,14 @@ async fn a_pipeline_without_transport_gets_no_workers_and_delays_no_other() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn suspending_drains_in_order_and_says_so() {
-    let cluster = TestCluster::new().await;
-    cluster
-        .create(
-            "stock",
-            json!({"generator": {"schema": {"example": "stock-market"}}}),
-        )
-        .await;
+/// Suspends the pipeline `stock` once it has so many Deployments, with three packed files that wait; answers their queue.
+async fn suspend_with_packed_files(cluster: &TestCluster, deployments: usize) -> String {
     let settled = cluster.settled("stock").await;
     let queue = settled["status"]["transport"]["chunksQueueURL"]
         .as_str()
         .unwrap()
         .replace("memory://", "");
-    cluster.has_deployments(3).await;
+    cluster.has_deployments(deployments).await;
     cluster.transport.put(&queue, 3);
     cluster.edit("stock", json!({"suspend": true})).await;
     cluster
@@ -247,6 +240,19 @@ async fn suspending_drains_in_order_and_says_so() {
                 .is_some_and(|message| message.contains("3 packed files"))
         })
         .await;
+    queue
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspending_drains_in_order_and_says_so() {
+    let cluster = TestCluster::new().await;
+    cluster
+        .create(
+            "stock",
+            json!({"generator": {"schema": {"example": "stock-market"}}}),
+        )
+        .await;
+    let queue = suspend_with_packed_files(&cluster, 3).await;
     assert_eq!(
         (
             cluster.replicas("stock-generator").await,
@@ -276,23 +282,9 @@ async fn a_suspended_pipeline_that_others_scale_has_one_compressor_for_its_recei
     let cluster = TestCluster::new().await;
     let external = json!({"autoscaling": {"mode": "External", "min": 2}});
     cluster
-        .create("stock", json!({"compressor": external.clone()}))
+        .create("stock", json!({"compressor": external}))
         .await;
-    let settled = cluster.settled("stock").await;
-    let queue = settled["status"]["transport"]["chunksQueueURL"]
-        .as_str()
-        .unwrap()
-        .replace("memory://", "");
-    cluster.has_deployments(2).await;
-    cluster.transport.put(&queue, 3);
-    cluster.edit("stock", json!({"suspend": true})).await;
-    cluster
-        .until("stock", "to count what is left", |pipeline| {
-            pipeline["status"]["message"]
-                .as_str()
-                .is_some_and(|message| message.contains("3 packed files"))
-        })
-        .await;
+    suspend_with_packed_files(&cluster, 2).await;
     eventually("one compressor runs", async || {
         cluster.replicas("stock-compressor").await == 1
     })

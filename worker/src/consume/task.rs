@@ -202,7 +202,7 @@ impl MessageTask {
                     }
                 }
             };
-            let now = runtime::now_millis() / 1000;
+            let now = runtime::now_seconds();
             self.slot.change_health(|health| {
                 health.is_down(outage.service, outage.kind, &outage.cause, now);
             });
@@ -351,7 +351,7 @@ impl MessageTask {
                 self.failures.lock().succeeded(&message.delivery.message_id);
                 self.health.succeeded();
                 if !self.health.is_down() {
-                    let now = runtime::now_millis() / 1000;
+                    let now = runtime::now_seconds();
                     self.slot.change_health(|health| health.worked(now));
                 }
                 self.handler.on_acknowledged(handled).await;

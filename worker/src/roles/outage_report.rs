@@ -61,13 +61,13 @@ impl<'a> OutageReport<'a> {
         let down = self.down.lock();
         // Written only where there is something to take back, also of a former holder: each write is one to the API server.
         if down.is_empty() && self.slot.health().outage.is_some() {
-            let now = now_seconds();
+            let now = runtime::now_seconds();
             self.slot.change_health(|health| health.worked(now));
         }
     }
 
     fn is_down(&self, activity: Activity, outage: ServiceOutage) {
-        let now = now_seconds();
+        let now = runtime::now_seconds();
         self.slot.change_health(|health| {
             health.is_down(outage.service, outage.kind, &outage.cause, now);
         });
@@ -94,8 +94,4 @@ impl Drop for OutageReport<'_> {
             self.meter.outage_ended(outage.service);
         }
     }
-}
-
-fn now_seconds() -> u64 {
-    runtime::now_millis() / 1000
 }

@@ -4,6 +4,7 @@
 use streampress_crds::api::pipeline::CodecEffort;
 
 use super::memory_limit;
+use super::process_limits::soft_limit;
 
 /// A heap reserves so much, of which it may use little (glibc's HEAP_MAX_SIZE).
 const HEAP_BYTES: u64 = 64 << 20;
@@ -104,10 +105,7 @@ impl AddressSpace {
 
 /// The limit, from the text of `/proc/self/limits`; `None` where it is unlimited.
 fn limit(limits: &str) -> Option<u64> {
-    let columns = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max address space"))?;
-    columns.split_whitespace().next()?.parse().ok()
+    soft_limit(limits, "Max address space")
 }
 
 /// The address space in use, from the text of `/proc/self/status`.

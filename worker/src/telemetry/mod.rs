@@ -8,4 +8,5 @@ pub mod metrics;
 pub(crate) mod open_files;
 mod otlp;
 pub(crate) mod plain_log;
+mod process_limits;
 pub mod trace;

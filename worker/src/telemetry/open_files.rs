@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use super::process_limits::soft_limit;
+
 /// What a process opens beside what was open when it began. Measured with the most that was seen open at once on Linux, and with
 /// a margin where that depends on how the work of many threads meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,10 +69,7 @@ impl OpenFiles {
 
 /// The limit, from the text of `/proc/self/limits`; `None` where it is unlimited.
 fn limit(limits: &str) -> Option<u64> {
-    let columns = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
-    columns.split_whitespace().next()?.parse().ok()
+    soft_limit(limits, "Max open files")
 }
 
 #[cfg(test)]

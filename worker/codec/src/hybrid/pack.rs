@@ -175,7 +175,7 @@ impl<'p> Packer<'p> {
             plans.borrow_mut().add(packed.learned.as_ref());
             output.add_block(packed, code_time)
         };
-        let mut next = || -> Result<Option<BlockJob>, CodecError> {
+        let mut next = || -> Result<Option<(BlockJob, usize)>, CodecError> {
             stop_if(cancel)?;
             let Some(SourceBlock {
                 number,
@@ -185,25 +185,19 @@ impl<'p> Packer<'p> {
             else {
                 return Ok(None);
             };
-            let plan = plans.borrow_mut().of_block(number);
-            Ok(Some(BlockJob {
+            let (bytes, plan) = (raw.len(), plans.borrow_mut().of_block(number));
+            let job = BlockJob {
                 number,
                 raw,
                 is_single,
                 plan,
                 refresh: refresh.take(),
-            }))
+            };
+            Ok(Some((job, bytes)))
         };
         // The other blocks use what the first one learned.
-        if let Some(first) = next()? {
+        if let Some((first, _)) = next()? {
             emit(pool.install(|| work(first)))?;
-            let next = || {
-                let job = next()?;
-                Ok(job.map(|job| {
-                    let bytes = job.raw.len();
-                    (job, bytes)
-                }))
-            };
             parallel::in_order(&pool, WINDOW, next, work, emit)?;
         }
         let mut summary = output.finish(&source)?;

@@ -30,8 +30,8 @@ pub struct ProvisionPlan {
     /// be empty: a waiting message or a dead letter needs the records that it names. Another retention was given by others
     /// and stays.
     pub lower_retention_from: Option<u32>,
-    /// Whether to wait until the stream has its shards. AWS doubles or halves their number with a call, and takes a minute
-    /// or more for it; the stream can be used meanwhile, and without waiting the next run continues.
+    /// Whether to wait for what takes AWS a minute or more: making a stream, and doubling or halving the number of its shards.
+    /// Without waiting the next run continues; a stream that is being changed can be used meanwhile.
     pub waits: bool,
 }
 

@@ -15,10 +15,10 @@ use crate::aws::{Aws, ServiceError};
 
 /// The key that AWS manages for Kinesis.
 const KEY: &str = "alias/aws/kinesis";
-/// Creating or resharding takes AWS about half a minute, many shards longer.
-/// The longest wait until a stream can be used or changed.
+/// The longest wait until a stream can be used or changed: creating or resharding takes AWS about half a minute, many shards
+/// longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
-/// The same for a caller that comes again: emulators need less, and AWS about half a minute.
+/// The same for a caller that comes again. Emulators need less.
 const SHORT_PATIENCE: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(500);
 /// A stream can be used while it is changed, but takes one change at a time.
@@ -85,7 +85,7 @@ pub(super) async fn finish(
     begun: Begun,
 ) -> ProvisionResult<(ResourceOutcome, UsableStream)> {
     let name = &plan.transport.stream.name;
-    let found = await_status(aws, name, &USABLE, patience(plan)).await?;
+    let found = await_planned(aws, plan, &USABLE).await?;
     let is_encrypted = found.encryption_type == Some(EncryptionType::Kms);
     let mut usable = usable(found);
     let tags = tags(aws, name).await?;
@@ -154,13 +154,7 @@ async fn plan_retention(
     if now == planned || (now > planned && plan.lower_retention_from != Some(now)) {
         return Ok(false);
     }
-    await_status(
-        aws,
-        &plan.transport.stream.name,
-        &UNCHANGING,
-        patience(plan),
-    )
-    .await?;
+    await_planned(aws, plan, &UNCHANGING).await?;
     set_retention(aws, plan, stream, planned).await?;
     Ok(true)
 }
@@ -179,7 +173,7 @@ async fn extend_retention(
     else {
         return Ok(false);
     };
-    let found = await_status(aws, name, &USABLE, patience(plan)).await?;
+    let found = await_planned(aws, plan, &USABLE).await?;
     if found.stream_status != StreamStatus::Active {
         return Err(ProvisionError::InTransition {
             what: format!("the stream {name} is being changed"),
@@ -222,7 +216,7 @@ async fn set_retention(
 /// Encrypts the stream; false where the service has no encryption.
 async fn encrypt(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
     let name = &plan.transport.stream.name;
-    await_status(aws, name, &UNCHANGING, patience(plan)).await?;
+    await_planned(aws, plan, &UNCHANGING).await?;
     let answer = aws
         .kinesis_admin
         .start_stream_encryption()
@@ -253,7 +247,7 @@ async fn reshard(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
     };
     let mut changed = false;
     loop {
-        let found = await_status(aws, &stream.name, wait_for, patience(plan)).await?;
+        let found = await_planned(aws, plan, wait_for).await?;
         let open = found.open_shard_count;
         if open == shards || found.stream_status != StreamStatus::Active {
             return Ok(changed);
@@ -283,7 +277,7 @@ async fn reshard(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<bool> {
         if !plan.waits {
             return Ok(changed);
         }
-        let found = await_status(aws, &stream.name, wait_for, patience(plan)).await?;
+        let found = await_planned(aws, plan, wait_for).await?;
         // It takes a moment until this shows; then the next run continues.
         if found.open_shard_count == open {
             return Ok(changed);
@@ -305,11 +299,17 @@ pub(super) fn usable(found: StreamDescriptionSummary) -> UsableStream {
     }
 }
 
-fn patience(plan: &ProvisionPlan) -> Duration {
-    match plan.waits {
+/// Waits until the plan's stream is in one of these states.
+async fn await_planned(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+    states: &[StreamStatus],
+) -> ProvisionResult<StreamDescriptionSummary> {
+    let patience = match plan.waits {
         true => PATIENCE,
         false => SHORT_PATIENCE,
-    }
+    };
+    await_status(aws, &plan.transport.stream.name, states, patience).await
 }
 
 /// Waits until the stream is in one of these states.
