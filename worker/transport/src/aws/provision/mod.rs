@@ -153,9 +153,9 @@ pub async fn stream_exists(aws: &Aws, name: &str) -> ProvisionResult<bool> {
     Ok(stream::find(aws, name).await?.is_some())
 }
 
-/// The stream of this name, after waiting until it can be used. A stream that is being changed can.
+/// The stream of this name, after a short wait until it can be used: the caller comes again. A stream that is being changed can.
 pub async fn usable_stream(aws: &Aws, name: &str) -> ProvisionResult<UsableStream> {
-    let found = stream::await_status(aws, name, &stream::USABLE, stream::PATIENCE).await?;
+    let found = stream::await_status(aws, name, &stream::USABLE, stream::SHORT_PATIENCE).await?;
     Ok(stream::usable(found))
 }
 

@@ -17,9 +17,9 @@ use crate::aws::{Aws, ServiceError};
 const KEY: &str = "alias/aws/kinesis";
 /// The longest wait until a stream can be used or changed: creating or resharding takes AWS about half a minute, many shards
 /// longer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The same for a caller that comes again. Emulators need less.
-const SHORT_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const SHORT_PATIENCE: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(500);
 /// A stream can be used while it is changed, but takes one change at a time.
 pub(super) const USABLE: [StreamStatus; 2] = [StreamStatus::Active, StreamStatus::Updating];
