@@ -7,7 +7,7 @@
 mod disk;
 mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -19,7 +19,7 @@ use trace::SystemCall;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
 /// Power cuts of a recorded run; STREAMPRESS_POWER_CUTS names another number.
-const POWER_CUTS: usize = 200;
+const POWER_CUTS: usize = 240;
 
 type Tree = BTreeMap<String, Vec<u8>>;
 
@@ -173,7 +173,22 @@ fn power_cuts() -> usize {
     number.map_or(POWER_CUTS, |number| number.parse().expect("a number"))
 }
 
-/// Records a run in the scene, cuts its power many times, and runs it again each time.
+/// What tells one disk from another.
+fn digest(disk: &BTreeMap<PathBuf, Option<Vec<u8>>>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for (path, content) in disk {
+        let path = path.as_os_str().as_encoded_bytes();
+        let kind = if content.is_some() { b'f' } else { b'd' };
+        let content = content.as_deref().unwrap_or_default();
+        for field in [path, &[kind], content] {
+            hasher.update(&(field.len() as u64).to_le_bytes());
+            hasher.update(field);
+        }
+    }
+    hasher.finalize()
+}
+
+/// Records a run in the scene, cuts its power many times, and runs it again for each disk that was not tried before.
 ///
 /// `at_once` judges the disk right after the cut, `at_last` when the program has run again with success.
 fn cut_power(scene: &Scene, cuts: usize, at_once: impl Fn(&Scene), at_last: impl Fn(&Scene)) {
@@ -192,6 +207,7 @@ fn cut_power(scene: &Scene, cuts: usize, at_once: impl Fn(&Scene), at_last: impl
     let mut moments: Vec<usize> = (0..cuts).map(|_| random.usize(..=calls.len())).collect();
     moments.sort_unstable();
     let mut done = 0;
+    let mut tried = HashSet::new();
     for (number, moment) in moments.into_iter().enumerate() {
         for call in &calls[done..moment] {
             disk.apply(call);
@@ -205,6 +221,9 @@ fn cut_power(scene: &Scene, cuts: usize, at_once: impl Fn(&Scene), at_last: impl
             Survivors::Any,
         ][number % 5];
         let left = disk.after_power_cut(survivors, &mut random);
+        if !tried.insert(digest(&left)) {
+            continue;
+        }
         scene.restore(&left);
         let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             at_once(scene);
@@ -224,6 +243,7 @@ fn cut_power(scene: &Scene, cuts: usize, at_once: impl Fn(&Scene), at_last: impl
             std::panic::resume_unwind(reason);
         }
     }
+    println!("{cuts} power cuts left {} different disks", tried.len());
 }
 
 /// Every visible file of the destination has the content of one of `versions`.
