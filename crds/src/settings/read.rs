@@ -177,11 +177,14 @@ mod tests {
     use crate::checked::CheckedPipeline;
 
     fn settings(role: Role) -> Value {
-        let mut generator = GeneratorSpec::default();
-        generator.schema = Some(GeneratorSchema {
+        let schema = GeneratorSchema {
             example: Some(crate::api::pipeline::Example::IotSensors),
             ..GeneratorSchema::default()
-        });
+        };
+        let generator = GeneratorSpec {
+            schema: Some(schema),
+            ..GeneratorSpec::default()
+        };
         let spec = CompressionPipelineSpec {
             generator: Some(generator),
             ..Default::default()

@@ -88,6 +88,14 @@ impl InstallationClaim {
                     told = Some(other);
                 }
                 Ok(ClaimAttempt::Refused(..)) => {}
+                // A policy of the cluster may keep others out of the claim's namespace; pipelines must run all the same.
+                Err(error) if is_forbidden(&error) && told.is_none() => {
+                    warn!(
+                        %error,
+                        "Whose the pipelines are may not be read or written; an operator of another release is not noticed."
+                    );
+                    return;
+                }
                 Err(error) => {
                     warn!(%error, "Whose the pipelines are could not be read or written; trying again.");
                 }
@@ -98,14 +106,21 @@ impl InstallationClaim {
 
     /// Another installation whose the pipelines are.
     pub(crate) async fn held_by_another(&self) -> Result<Option<String>, Error> {
-        let claim = self.claims().get_opt(CLAIM).await?;
+        let claim = match self.claims().get_opt(CLAIM).await {
+            Err(error) if is_forbidden(&error) => return Ok(None),
+            claim => claim?,
+        };
         let claimant = claim.as_ref().and_then(claimant);
         Ok(claimant.filter(|claimant| *claimant != self.own))
     }
 
     /// Gives the claim up, at the end of the installation.
     pub(crate) async fn release(&self) -> Result<(), Error> {
-        let Some(claim) = self.claims().get_opt(CLAIM).await? else {
+        let claim = match self.claims().get_opt(CLAIM).await {
+            Err(error) if is_forbidden(&error) => None,
+            claim => claim?,
+        };
+        let Some(claim) = claim else {
             return Ok(());
         };
         if claimant(&claim).as_ref() != Some(&self.own) {
@@ -116,7 +131,11 @@ impl InstallationClaim {
             uid: claim.metadata.uid,
         };
         let params = DeleteParams::default().preconditions(preconditions);
-        self.claims().delete(CLAIM, &params).await.map(drop)
+        match self.claims().delete(CLAIM, &params).await {
+            // It stays, and names an installation that is gone.
+            Err(error) if is_forbidden(&error) => Ok(()),
+            deleted => deleted.map(drop),
+        }
     }
 
     async fn attempt(&mut self) -> Result<ClaimAttempt, Error> {
@@ -229,4 +248,8 @@ fn written(result: Result<Lease, Error>) -> Result<ClaimAttempt, Error> {
         Err(Error::Api(status)) if status.code == 409 => Ok(ClaimAttempt::Again),
         Err(error) => Err(error),
     }
+}
+
+fn is_forbidden(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.code == 403)
 }

@@ -567,7 +567,8 @@ async fn a_pipeline_made_again_under_its_name_begins_anew() {
                 .iter()
                 .all(|owner| Some(owner.uid.as_str()) == second["metadata"]["uid"].as_str())
         };
-        leases.items.len() == 3 && leases.items.iter().all(owned)
+        // Two slots, the leader's, and the one that says whose the pipelines are.
+        leases.items.len() == 4 && leases.items.iter().all(owned)
     })
     .await;
     assert_eq!(second["status"]["progress"]["filesCompressed"], 0);
