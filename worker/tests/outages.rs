@@ -4,16 +4,13 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
 use streampress::destination::Destination;
 use streampress::journal::{FileJournal, SqliteJournal};
 use streampress::roles::announce::AnnouncementFormat;
 use streampress::telemetry::metrics::NeededService;
 use streampress_transport::contract_tests::{FilesTap, TappedFiles, eventually};
 use streampress_transport::in_process_lock::InProcessLock;
-use streampress_transport::{
-    FileEntry, FileName, Files, PendingFile, SlotLock, TransportError, TransportResult,
-};
+use streampress_transport::{FileEntry, FileName, Files, PendingFile, SlotLock};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -155,18 +152,6 @@ async fn a_source_whose_folder_is_missing_for_an_hour_makes_no_dead_letter() {
     compressing.stop().await;
 }
 
-/// The journal of a data folder whose disk is full.
-#[derive(Debug)]
-struct FullJournal;
-
-#[async_trait]
-impl FileJournal for FullJournal {
-    async fn record_compressed(&self, _file_id: &str, _packed_bytes: u64) -> TransportResult<()> {
-        let error = io::Error::from(io::ErrorKind::StorageFull);
-        Err(TransportError::unavailable("using the journal", error))
-    }
-}
-
 #[tokio::test]
 async fn a_file_that_was_packed_while_the_journals_disk_was_full_counts_as_packed_once_it_is_restored()
  {
@@ -175,15 +160,26 @@ async fn a_file_that_was_packed_while_the_journals_disk_was_full_counts_as_packe
     let announcer = fixture.announcer(AnnouncementFormat::Native);
     announcer.announce(&entry).await.expect("announced");
     let mut compressor = fixture.compressor(fixture.local.stream());
-    compressor.journal = Arc::new(FullJournal);
+    let journal = Arc::new(SqliteJournal::open(&fixture.local).expect("opens"));
+    compressor.journal = journal.clone();
+    let database = rusqlite::Connection::open(fixture.database()).expect("opens");
+    // As a full disk: nothing can be recorded of a packed file.
+    database
+        .execute_batch(
+            "CREATE TRIGGER full_disk BEFORE UPDATE OF compressed_at ON files
+             BEGIN SELECT RAISE(ABORT, 'the disk is full'); END",
+        )
+        .expect("made");
     let slot = InProcessLock::new("compressor", 1).try_acquire().await;
     let slot = slot.expect("asked").expect("free");
     let (files, chunks) = (fixture.local.files_queue(), fixture.local.chunks_queue());
     let stop = CancellationToken::new();
     let packed = handle_next(&compressor, &*files, &slot, &stop).await;
     assert!(packed.is_err(), "the message comes again: {packed:?}");
+    database
+        .execute_batch("DROP TRIGGER full_disk")
+        .expect("dropped");
 
-    let journal = Arc::new(SqliteJournal::open(&fixture.local).expect("opens"));
     let mut decompressor = fixture.decompressor(fixture.destination("out"), fixture.local.stream());
     decompressor.journal = journal.clone();
     complete_next(&decompressor, &*chunks)

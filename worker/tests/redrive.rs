@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use streampress::journal::{FileJournal, FileStatus, SqliteJournal};
+use streampress::journal::{FileJournal, FileStatus, SourceJournal, SqliteJournal};
 use streampress::message::{Manifest, Message, Records, STRICT_GROUP, VERSION};
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::connect::CompressorConnections;

@@ -25,6 +25,8 @@ use crate::state::live_object::LiveObject;
 
 /// How long one write may take.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// Objects that the server stores otherwise than applied; above so many, those are forgotten that are no more.
+const MANY_NORMALIZED: usize = 1024;
 /// The field manager that owns the replicas that this operator gave up, until others scale.
 const HANDED_OVER: &str = "streampress-operator-handed-over";
 
@@ -112,12 +114,17 @@ impl Applier {
         };
         self.metrics.wrote(kind.name());
         let stored = FieldsDigest::of_live(&written);
-        if stored == digest {
-            self.normalized.lock().remove(&key);
-        } else {
-            self.normalized.lock().insert(key, (digest, stored));
-        }
         self.cache.wrote(kind, &written);
+        let mut normalized = self.normalized.lock();
+        if stored == digest {
+            normalized.remove(&key);
+        } else {
+            // A deleted pipeline's objects are removed by the API server, not here.
+            if normalized.len() >= MANY_NORMALIZED {
+                normalized.retain(|key, _| self.cache.has(key));
+            }
+            normalized.insert(key, (digest, stored));
+        }
         Ok(true)
     }
 

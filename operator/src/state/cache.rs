@@ -5,13 +5,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use kube::api::{DynamicObject, ObjectMeta};
+use kube::api::DynamicObject;
 use kube::runtime::watcher::Event;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::cluster_state::ClusterState;
 use super::live_object::LiveObject;
+use super::pipeline::PipelineKey;
 use crate::resources::{ObjectKind, names};
 
 /// An object's kind, namespace and name.
@@ -23,31 +24,6 @@ pub(crate) struct ObjectKey {
     pub(crate) namespace: Arc<str>,
     /// Its name.
     pub(crate) name: Arc<str>,
-}
-
-/// A pipeline's namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct PipelineKey {
-    /// Its namespace.
-    pub(crate) namespace: Arc<str>,
-    /// Its name.
-    pub(crate) name: Arc<str>,
-}
-
-impl PipelineKey {
-    /// Of a pipeline's metadata.
-    pub(crate) fn of(meta: &ObjectMeta) -> Self {
-        Self {
-            namespace: meta.namespace.as_deref().unwrap_or_default().into(),
-            name: meta.name.as_deref().unwrap_or_default().into(),
-        }
-    }
-}
-
-impl std::fmt::Display for PipelineKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
 }
 
 struct CachedObject {
@@ -132,6 +108,11 @@ impl ObjectCache {
     /// Takes in that this operator deleted it.
     pub(crate) fn deleted(&self, key: &ObjectKey) {
         self.inner.lock().remove(key);
+    }
+
+    /// Whether there is such an object of a pipeline.
+    pub(crate) fn has(&self, key: &ObjectKey) -> bool {
+        self.inner.lock().objects.contains_key(key)
     }
 
     /// Everything that belongs to a pipeline, as it is now.

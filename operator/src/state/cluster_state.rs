@@ -7,9 +7,9 @@ use streampress_crds::api::status::SlotStatus;
 use streampress_crds::slot_health::{NeededService, ReportedOutage};
 use streampress_crds::{Resolved, Role};
 
-use super::cache::PipelineKey;
 use super::ledger::{self, Ledgers, RetiredSlots};
 use super::live_object::{DeploymentState, Details, LeaseState, LiveObject};
+use super::pipeline::PipelineKey;
 use crate::decide::drain::DrainFacts;
 use crate::decide::status::{RoleOutage, RoleState};
 use crate::resources::{ObjectKind, Replicas, names};

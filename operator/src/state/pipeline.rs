@@ -2,6 +2,8 @@
 //! deleted, and holds up no other.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 
 use kube::api::{ApiResource, ObjectMeta};
 use kube::core::NamespaceResourceScope;
@@ -11,11 +13,35 @@ use serde_json::Value;
 use streampress_crds::api::pipeline::CompressionPipeline;
 use streampress_crds::api::status::CompressionPipelineStatus;
 
-use super::cache::PipelineKey;
 use crate::resources::names;
 
 /// What `kubectl apply` without server-side apply writes on every object: the object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// A pipeline's namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PipelineKey {
+    /// Its namespace.
+    pub(crate) namespace: Arc<str>,
+    /// Its name.
+    pub(crate) name: Arc<str>,
+}
+
+impl PipelineKey {
+    /// Of a pipeline's metadata.
+    pub(crate) fn of(meta: &ObjectMeta) -> Self {
+        Self {
+            namespace: meta.namespace.as_deref().unwrap_or_default().into(),
+            name: meta.name.as_deref().unwrap_or_default().into(),
+        }
+    }
+}
+
+impl fmt::Display for PipelineKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
 
 /// A pipeline, without what nothing here reads (managed fields, what kubectl noted down).
 #[derive(Clone, Debug)]

@@ -75,6 +75,14 @@ impl AwsProvisioner {
         clients.insert(options, Arc::clone(&client));
         client
     }
+
+    /// Drops what is remembered of a pipeline that is being deleted, also where its queues are kept.
+    fn forget_emptiness(&self, plan: &TransportPlan) {
+        let clients: Vec<_> = self.clients.lock().values().cloned().collect();
+        for client in clients {
+            client.empty_queues.lock().remove(&plan.uid);
+        }
+    }
 }
 
 /// The plan of a pipeline with policy `Create`: what another owner made is refused. A stream that is being resharded can be
@@ -125,6 +133,7 @@ impl Provisioner for AwsProvisioner {
         policy: DeletionPolicy,
         credentials: Option<&AwsCredentials>,
     ) -> Result<Vec<String>, Problem> {
+        self.forget_emptiness(plan);
         if let Some(left) = rules::kept(plan, policy) {
             return Ok(left);
         }
@@ -223,7 +232,6 @@ impl Client {
     }
 
     fn forget_urls(&self, plan: &TransportPlan) {
-        self.empty_queues.lock().remove(&plan.uid);
         let mut urls = self.urls.lock();
         for name in plan.queues() {
             urls.remove(name);

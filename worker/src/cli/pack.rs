@@ -97,9 +97,8 @@ fn pack(
     explain: Option<&mut dyn Write>,
     cancel: &AtomicBool,
 ) -> Result<PackOutcome> {
-    output::ensure_no_folder(&options.input)?;
-    let output = output_path(options)?;
     let input = output::open(&options.input)?;
+    let output = output_path(options)?;
     let writer = Output::create(&output, options.force, &options.input)?;
     let outcome = match options.format {
         CodecFormat::Hybrid => pack_hybrid(options, input, writer, output, explain, cancel),

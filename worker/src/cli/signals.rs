@@ -41,8 +41,8 @@ async fn wait() {
 /// How long work without a runtime may take to notice a signal: longer waits for a pipe without a writer, or a disk.
 const LONGEST_END: Duration = Duration::from_secs(8);
 
-/// A flag that the first signal sets, for work without a runtime: it ends at the next block, and its unfinished output is
-/// removed. What waits for its input or output is ended as the second signal would.
+/// A flag that the first signal sets, for work without a runtime: it ends at the next block, and what it wrote of a file is
+/// removed. What waits for its input or output is ended as the second signal would: then the temporary file stays.
 pub(super) fn cancel_on_signal() -> Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = cancel.clone();

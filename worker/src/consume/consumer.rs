@@ -11,9 +11,9 @@ use tracing::{debug, warn};
 use super::batching::{Batching, is_backlog};
 use super::handler::{Handler, ThreadBudget};
 use super::outage::{Failures, ServiceHealth};
-use super::task::{MessageTask, release_message};
-use crate::message::{Message, MessageError};
-use crate::telemetry::metrics::{InFlight, Meter, RetryCause};
+use super::task::{MessageTask, Received, release_message};
+use crate::message::Message;
+use crate::telemetry::metrics::{Meter, RetryCause};
 use streampress_crds::Role;
 use streampress_transport::{
     Deadline, Delivery, Queue, SlotGuard, SlotLock, TransportError, TransportResult, error_chain,
@@ -53,13 +53,6 @@ pub struct Consumer {
     pub meter: Meter,
     /// Cancelled when the process shall end.
     pub shutdown: CancellationToken,
-}
-
-/// A message as received, with its body parsed.
-pub(super) struct Received {
-    pub(super) delivery: Delivery,
-    pub(super) message: Result<Message, MessageError>,
-    pub(super) in_flight: InFlight,
 }
 
 /// What a consumer remembers from slot to slot.

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, field, info, info_span, warn};
 
-use super::consumer::Received;
 use super::handler::{Handled, Handler, HandlerError, MessageContext, ServiceOutage, ThreadBudget};
 use super::outage::{Failures, ServiceHealth};
 use crate::message::trace_context::TraceContext;
@@ -42,6 +41,13 @@ const LONG_BACKOFF_STEP: u32 = 20;
 const LONGEST_HOLD: Duration = Duration::from_secs(300);
 /// A probe after a failure writes no more than this first: a file that is too large for what is left of a disk is no outage.
 const SMALL_PROBE_BYTES: u64 = 64 << 10;
+
+/// A message as received, with its body parsed.
+pub(super) struct Received {
+    pub(super) delivery: Delivery,
+    pub(super) message: Result<Message, MessageError>,
+    pub(super) in_flight: InFlight,
+}
 
 /// The work on one message.
 pub(super) struct MessageTask {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use streampress_transport::{FileName, Files, TransportError, TransportResult};
 
 use super::source_lines::{self, Head, Line};
-use super::{FileJournal, SourceReceipt, SourceRecord};
+use super::{KeepsNoFiles, SourceJournal, SourceReceipt, SourceRecord};
 use crate::runtime::{self, blocking};
 
 /// The notes' folder, below that of the journal.
@@ -115,8 +115,10 @@ impl NoteJournal {
     }
 }
 
+impl KeepsNoFiles for NoteJournal {}
+
 #[async_trait]
-impl FileJournal for NoteJournal {
+impl SourceJournal for NoteJournal {
     async fn record_announcements(&self, records: &[SourceRecord]) -> TransportResult<()> {
         self.write(records.iter().cloned().map(Line::Put).collect())
             .await
@@ -138,5 +140,42 @@ impl FileJournal for NoteJournal {
 
     async fn flush_sources(&self) -> TransportResult<()> {
         self.write(Vec::new()).await
+    }
+
+    // It reads nothing; the process that keeps the journal is the one that asks.
+
+    async fn sources(&self, _: &str) -> TransportResult<Vec<SourceRecord>> {
+        Ok(Vec::new())
+    }
+
+    async fn source(&self, _: &str, _: &str) -> TransportResult<Option<SourceRecord>> {
+        Ok(None)
+    }
+
+    async fn take_in(&self) -> TransportResult<Vec<SourceRecord>> {
+        Ok(Vec::new())
+    }
+
+    async fn may_have_unconfirmed(&self) -> TransportResult<bool> {
+        Ok(false)
+    }
+
+    async fn get(&self, _: &str) -> TransportResult<Option<String>> {
+        Ok(None)
+    }
+
+    // The process that scans, which keeps the journal itself, reads files again and forgets those that are gone. Nothing here
+    // reads a value, so none is kept.
+
+    async fn record_sources(&self, _: &[SourceRecord]) -> TransportResult<()> {
+        Ok(())
+    }
+
+    async fn forget_sources(&self, _: &[SourceRecord]) -> TransportResult<()> {
+        Ok(())
+    }
+
+    async fn set(&self, _: &str, _: &str) -> TransportResult<()> {
+        Ok(())
     }
 }

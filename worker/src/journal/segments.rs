@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
 use super::source_lines::{Head, Line, name, read, write};
-use super::{FileJournal, SourceReceipt, SourceRecord, SourceState, notes};
+use super::{KeepsNoFiles, SourceJournal, SourceReceipt, SourceRecord, SourceState, notes};
 use crate::runtime::{self, blocking};
 
 /// So many files are merged into one.
@@ -315,8 +315,10 @@ fn remove_notes(files: &dyn Files, notes: &[Note]) -> io::Result<()> {
         .try_for_each(|note| files.remove(&notes::file_name(&note.base)?))
 }
 
+impl KeepsNoFiles for SegmentJournal {}
+
 #[async_trait]
-impl FileJournal for SegmentJournal {
+impl SourceJournal for SegmentJournal {
     async fn sources(&self, _: &str) -> TransportResult<Vec<SourceRecord>> {
         let mut state = self.state.lock().await;
         self.load(&mut state).await?;
@@ -569,7 +571,7 @@ mod tests {
         }
     }
 
-    async fn announce(journal: &dyn FileJournal, record: &SourceRecord) {
+    async fn announce(journal: &dyn SourceJournal, record: &SourceRecord) {
         let announced = journal
             .record_announcements(std::slice::from_ref(record))
             .await;

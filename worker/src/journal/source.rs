@@ -1,7 +1,10 @@
 //! What the journal knows of a source: for each name at a location, what was last announced under it, and how far that is.
 
+use std::fmt;
+
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use streampress_transport::{Failure, FileVersion};
+use streampress_transport::{Failure, FileVersion, TransportResult};
 
 /// The newest announcement of a name at a location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,4 +98,44 @@ pub struct OpenFile {
     pub name: String,
     /// Why its message is a dead letter; `None` for a file under way.
     pub failure: Option<Failure>,
+}
+
+/// A journal of what was announced from sources, and some values beside it.
+///
+/// Contract: recording the same again changes nothing. What was recorded is durable, or is made so by
+/// [`SourceJournal::flush_sources`] where the method says so.
+#[async_trait]
+pub trait SourceJournal: Send + Sync + fmt::Debug {
+    /// The newest announcement of every name at the location.
+    async fn sources(&self, location: &str) -> TransportResult<Vec<SourceRecord>>;
+    /// The newest announcement of a name at the location.
+    async fn source(&self, location: &str, name: &str) -> TransportResult<Option<SourceRecord>>;
+    /// These announcements are about to be sent and are the newest of their names. Their files are under way, also those
+    /// that were done before: this is the second way back. An announcement that is recorded already changes nothing.
+    async fn record_announcements(&self, records: &[SourceRecord]) -> TransportResult<()>;
+    /// These announcements were sent. One that is no longer the newest of its name is left out.
+    async fn record_sent(&self, records: &[SourceRecord]) -> TransportResult<()>;
+    /// Replaces what is known of these names, without a new announcement: the files were read again.
+    async fn record_sources(&self, records: &[SourceRecord]) -> TransportResult<()>;
+    /// These files are no longer at the source: the same content that comes under their names later is new.
+    async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()>;
+    /// A receipt says what became of an announcement. One that is no longer the newest of its name is left out.
+    async fn record_receipt(&self, receipt: &SourceReceipt) -> TransportResult<()>;
+    /// Takes in what other processes left for this one since, and answers the records that this changed. Nothing in a journal
+    /// that all processes share.
+    async fn take_in(&self) -> TransportResult<Vec<SourceRecord>>;
+    /// Whether there may be announcements of which nothing is known yet: cheap.
+    async fn may_have_unconfirmed(&self) -> TransportResult<bool>;
+    /// The newest announcement of every name at the location of which nothing is known yet; dead letters too.
+    async fn unconfirmed(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
+        let mut sources = self.sources(location).await?;
+        sources.retain(SourceRecord::is_unconfirmed);
+        Ok(sources)
+    }
+    /// Makes durable what may have been kept in memory: that announcements were sent, and receipts.
+    async fn flush_sources(&self) -> TransportResult<()>;
+    /// A small value kept under `key`.
+    async fn get(&self, key: &str) -> TransportResult<Option<String>>;
+    /// Keeps a small value under `key`.
+    async fn set(&self, key: &str, value: &str) -> TransportResult<()>;
 }

@@ -10,8 +10,8 @@ use streampress_transport::{DeadLetterReason, Failure, TransportResult};
 use crate::message::Digest;
 
 use super::{
-    CheckedFile, FileJournal, FileStatus, JournalFile, JournalProgress, OpenFile, SourceReceipt,
-    SourceRecord, sqlite_sources,
+    CheckedFile, FileJournal, FileStatus, JournalFile, JournalProgress, OpenFile, SourceJournal,
+    SourceReceipt, SourceRecord, sqlite_sources,
 };
 
 /// The journal's tables. `totals` is kept by triggers: progress is read often, and files may be many.
@@ -283,6 +283,76 @@ fn supersede_replaced(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Resul
 }
 
 #[async_trait]
+impl SourceJournal for SqliteJournal {
+    async fn sources(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
+        sqlite_sources::all(&self.database, location.to_owned()).await
+    }
+
+    async fn source(&self, location: &str, name: &str) -> TransportResult<Option<SourceRecord>> {
+        sqlite_sources::one(&self.database, location.to_owned(), name.to_owned()).await
+    }
+
+    async fn record_announcements(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::announce(&self.database, records.to_vec()).await
+    }
+
+    async fn record_sent(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::sent(&self.database, records).await
+    }
+
+    async fn record_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::write(&self.database, records.to_vec()).await
+    }
+
+    async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
+        sqlite_sources::forget(&self.database, records).await
+    }
+
+    async fn record_receipt(&self, receipt: &SourceReceipt) -> TransportResult<()> {
+        sqlite_sources::receipt(&self.database, receipt.clone()).await
+    }
+
+    async fn take_in(&self) -> TransportResult<Vec<SourceRecord>> {
+        // All processes share the database.
+        Ok(Vec::new())
+    }
+
+    async fn may_have_unconfirmed(&self) -> TransportResult<bool> {
+        let progress = self.progress().await?;
+        Ok(progress.unfinished() + progress.failed > 0)
+    }
+
+    async fn get(&self, key: &str) -> TransportResult<Option<String>> {
+        let key = key.to_owned();
+        self.database
+            .read(move |step| {
+                let value = step
+                    .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+                    .query_row([key], |row| row.get(0))
+                    .optional()?;
+                Ok(value)
+            })
+            .await
+    }
+
+    async fn set(&self, key: &str, value: &str) -> TransportResult<()> {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.database
+            .write(move |step| {
+                step.prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES(?1, ?2)")?
+                    .execute([key, value])?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn flush_sources(&self) -> TransportResult<()> {
+        // Every record is durable at once.
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl FileJournal for SqliteJournal {
     async fn record_announced(&self, file: &JournalFile) -> TransportResult<()> {
         let file = file.clone();
@@ -508,39 +578,6 @@ impl FileJournal for SqliteJournal {
         sqlite_sources::locations(&self.database).await
     }
 
-    async fn sources(&self, location: &str) -> TransportResult<Vec<SourceRecord>> {
-        sqlite_sources::all(&self.database, location.to_owned()).await
-    }
-
-    async fn source(&self, location: &str, name: &str) -> TransportResult<Option<SourceRecord>> {
-        sqlite_sources::one(&self.database, location.to_owned(), name.to_owned()).await
-    }
-
-    async fn record_announcements(&self, records: &[SourceRecord]) -> TransportResult<()> {
-        sqlite_sources::announce(&self.database, records.to_vec()).await
-    }
-
-    async fn record_sent(&self, records: &[SourceRecord]) -> TransportResult<()> {
-        sqlite_sources::sent(&self.database, records).await
-    }
-
-    async fn record_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
-        sqlite_sources::write(&self.database, records.to_vec()).await
-    }
-
-    async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
-        sqlite_sources::forget(&self.database, records).await
-    }
-
-    async fn record_receipt(&self, receipt: &SourceReceipt) -> TransportResult<()> {
-        sqlite_sources::receipt(&self.database, receipt.clone()).await
-    }
-
-    async fn may_have_unconfirmed(&self) -> TransportResult<bool> {
-        let progress = self.progress().await?;
-        Ok(progress.unfinished() + progress.failed > 0)
-    }
-
     async fn was_restored(&self, name: &str, file_id: &str) -> TransportResult<bool> {
         sqlite_sources::restored_last(&self.database, name.to_owned(), file_id.to_owned()).await
     }
@@ -608,30 +645,6 @@ impl FileJournal for SqliteJournal {
                     )?
                     .execute([&location, &file.name, &file.fingerprint, file.hash.as_str()])?;
                 }
-                Ok(())
-            })
-            .await
-    }
-
-    async fn get(&self, key: &str) -> TransportResult<Option<String>> {
-        let key = key.to_owned();
-        self.database
-            .read(move |step| {
-                let value = step
-                    .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
-                    .query_row([key], |row| row.get(0))
-                    .optional()?;
-                Ok(value)
-            })
-            .await
-    }
-
-    async fn set(&self, key: &str, value: &str) -> TransportResult<()> {
-        let (key, value) = (key.to_owned(), value.to_owned());
-        self.database
-            .write(move |step| {
-                step.prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES(?1, ?2)")?
-                    .execute([key, value])?;
                 Ok(())
             })
             .await

@@ -7,7 +7,8 @@ use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::{DeadLetterReason, Failure};
 
 use super::{
-    FileJournal, JournalFile, JournalProgress, NoJournal, SourceRecord, SourceState, SqliteJournal,
+    FileJournal, JournalFile, JournalProgress, NoJournal, SourceJournal, SourceRecord, SourceState,
+    SqliteJournal,
 };
 
 fn file(id: &str, raw_bytes: u64) -> JournalFile {

@@ -1,5 +1,5 @@
 //! The identity of a file. A file is its location, name and content; its group is its location and name, so that
-//! versions of one name stay in order. Deduplication ids follow from both and are never random.
+//! versions of one name stay in order.
 
 use std::io::{self, Read};
 
@@ -95,8 +95,8 @@ impl FileRef {
         self.name_hasher().finalize().to_hex()[..32].to_owned()
     }
 
-    /// One version of one file. The version is part of it, so that a return to earlier content is announced too.
-    pub fn dedup_id(&self) -> String {
+    /// Names this content with this modification time: the original's announcements have their ids from it.
+    pub fn version_id(&self) -> String {
         format!("{}-{:x}", &self.id().as_str()[..40], self.modified_nanos)
     }
 
@@ -129,8 +129,11 @@ mod tests {
         assert_eq!(file("a", b"x", 1).id(), file("a", b"x", 2).id());
         assert_ne!(file("a", b"x", 1).id(), file("a", b"y", 1).id());
         assert_ne!(file("a", b"x", 1).id(), file("b", b"x", 1).id());
-        assert_ne!(file("a", b"x", 1).dedup_id(), file("a", b"x", 2).dedup_id());
-        assert!(file("a", b"x", u64::MAX).dedup_id().len() <= 128);
+        assert_ne!(
+            file("a", b"x", 1).version_id(),
+            file("a", b"x", 2).version_id()
+        );
+        assert!(file("a", b"x", u64::MAX).version_id().len() <= 128);
     }
 
     #[test]

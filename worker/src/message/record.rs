@@ -15,7 +15,7 @@
 //!     61    4 packing: a random number, the same for the records that were packed at once
 //!     65   25 with flag 2: trace id (16), span id (8) and flags (1) of W3C trace context, big-endian
 //!      …    4 with flag 4: bytes of the description, big-endian
-//!      …    … with flag 4: the description, see [`super::RecordDescription`]
+//!      …    … with flag 4: the description, see [`super::description`]
 //!      …    … payload
 //! ```
 //!

@@ -2,8 +2,7 @@
 //! writers' lines. A line is appended when its file is done and survives a killed process; the page is rendered at most
 //! every two seconds while files come, and once more at the end.
 //!
-//! In a bucket, where nothing can be appended to, each writer keeps its sums in `<page>.d/<writer>.json` instead, written
-//! with the page; the rows since its last page are lost when a writer is killed.
+//! A page in a bucket is rendered every fifteen seconds, from the sums that [`super::bucket`] keeps there.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::bucket::BucketReport;
 use super::{
     JournalCounts, LastRun, LeftOutSummary, ReportMeta, ReportRow, ReportState, page, state,
 };
@@ -35,16 +35,18 @@ const RENDER_EVERY_IN_BUCKET: Duration = Duration::from_secs(15);
 const LAST_RUN: &str = "last-run.json";
 /// Rows that cannot be written wait in memory up to this size.
 const MOST_UNWRITTEN_BYTES: usize = 4 << 20;
-/// A writer's sums are bounded; a larger file is not a writer's.
-const LARGEST_STATE_BYTES: u64 = 4 << 20;
 /// Above this size a writer's lines are replaced by one line with their sums, so that an endless pipeline's report stays
 /// small.
 const COMPACT_ABOVE_BYTES: u64 = 8 << 20;
+/// So many bytes at the beginning of a file of lines tell it from the one that replaces it: an id of a row, or a generation.
+const HEAD_BYTES: u64 = 64;
 
 /// The rows of one writer.
 #[derive(Debug)]
 pub struct ReportLog {
     shared: Arc<Mutex<LogState>>,
+    /// Where the page is in a bucket. Its lock is held while requests are made; rows never wait for it.
+    bucket: Option<Arc<Mutex<BucketReport>>>,
     /// Has the counts of the page.
     journal: Option<Arc<dyn FileJournal>>,
 }
@@ -52,18 +54,17 @@ pub struct ReportLog {
 #[derive(Debug)]
 struct LogState {
     page: PathBuf,
-    /// The page's folder in a bucket; `page` is then only its name.
-    bucket: Option<Arc<dyn Files>>,
+    is_in_bucket: bool,
     title: String,
     writer: String,
     lines: Option<File>,
     /// Lines that could not be written yet.
     unwritten: Vec<u8>,
-    /// The sums of this writer's lines, for when there are too many.
+    /// The sums of this writer's lines, for when there are too many. In a bucket, of the rows that were not written yet.
     own: ReportState,
     /// The sums of all writers' lines, and how far each file has been read.
     combined: ReportState,
-    read: HashMap<PathBuf, u64>,
+    read: HashMap<PathBuf, ReadLines>,
     rendered: Option<Instant>,
     changed: bool,
     last_run: LastRun,
@@ -75,10 +76,19 @@ struct LogState {
     is_failing: bool,
 }
 
+/// What was read of a file of lines.
+#[derive(Debug, Default)]
+struct ReadLines {
+    /// Its first bytes, at most [`HEAD_BYTES`].
+    head: Vec<u8>,
+    /// Up to where its lines are counted.
+    offset: u64,
+}
+
 impl ReportLog {
     /// A report at `page`; each process has a `writer` of its own.
     pub(crate) fn open(page: &Path, title: &str, writer: &str) -> Self {
-        Self::new(page, None, title, writer)
+        Self::new(page.to_owned(), None, title, writer)
     }
 
     /// A report in a bucket, as the file `page` of `files`.
@@ -88,13 +98,14 @@ impl ReportLog {
         title: &str,
         writer: &str,
     ) -> Self {
-        Self::new(Path::new(page.as_str()), Some(files), title, writer)
+        let bucket = BucketReport::new(files, page, writer);
+        Self::new(page.as_str().into(), Some(bucket), title, writer)
     }
 
-    fn new(page: &Path, bucket: Option<Arc<dyn Files>>, title: &str, writer: &str) -> Self {
+    fn new(page: PathBuf, bucket: Option<BucketReport>, title: &str, writer: &str) -> Self {
         let inner = LogState {
-            page: page.to_owned(),
-            bucket,
+            page,
+            is_in_bucket: bucket.is_some(),
             title: title.to_owned(),
             writer: writer.to_owned(),
             lines: None,
@@ -111,6 +122,7 @@ impl ReportLog {
         };
         Self {
             shared: Arc::new(Mutex::new(inner)),
+            bucket: bucket.map(|bucket| Arc::new(Mutex::new(bucket))),
             journal: None,
         }
     }
@@ -123,8 +135,8 @@ impl ReportLog {
         }
     }
 
-    /// Adds a row, and renders the page if the last try was some time ago. A report that cannot be written never delays the
-    /// files: the first error is logged.
+    /// Adds a row, and renders the page if the last try was some time ago; a page in a bucket waits for [`Self::refresh`]. A
+    /// report that cannot be written never delays the files: the first error is logged.
     pub(crate) async fn add(&self, row: ReportRow) {
         let is_due = self.with(move |inner| {
             inner.append(&row)?;
@@ -143,6 +155,9 @@ impl ReportLog {
     /// Renders the page if rows were added since, or the journal's counts have changed; called when work pauses and at the
     /// end.
     pub(crate) async fn finish(&self) {
+        if let Some(bucket) = &self.bucket {
+            return self.exchange(bucket.clone()).await;
+        }
         let counts = self.counts().await;
         self.with(|inner| {
             let counts_changed = counts.is_some() && counts != inner.counts;
@@ -153,6 +168,32 @@ impl ReportLog {
             }
         })
         .await;
+    }
+
+    /// Writes the rows since into the bucket, and the page from the sums of all writers.
+    async fn exchange(&self, bucket: Arc<Mutex<BucketReport>>) {
+        let shared = self.shared.clone();
+        let working = blocking(move || {
+            let mut bucket = bucket.lock();
+            let Some((rows, meta)) = shared.lock().take_changes() else {
+                return Ok(());
+            };
+            bucket.add(rows);
+            let combined = bucket.exchange();
+            let outcome = combined.and_then(|combined| bucket.write_page(&combined, &meta));
+            let mut inner = shared.lock();
+            match outcome {
+                Ok(()) => {
+                    inner.is_failing = false;
+                    Ok(())
+                }
+                Err(error) => {
+                    inner.changed = true;
+                    Err(inner.first_failure(error))
+                }
+            }
+        });
+        warn_of(working.await);
     }
 
     /// The journal's counts, where it has some.
@@ -206,17 +247,22 @@ impl ReportLog {
             let outcome = work(&mut inner);
             outcome.map_err(|error| inner.first_failure(error))
         });
-        match working.await {
-            Ok(done) => Some(done),
-            Err(first) => {
-                if let Some(error) = first {
-                    warn!(
-                        error = format!("{error:#}"),
-                        "Could not write the report; files are processed all the same."
-                    );
-                }
-                None
+        warn_of(working.await)
+    }
+}
+
+/// Logs an error that was not logged yet.
+fn warn_of<T>(outcome: Result<T, Option<anyhow::Error>>) -> Option<T> {
+    match outcome {
+        Ok(done) => Some(done),
+        Err(first) => {
+            if let Some(error) = first {
+                warn!(
+                    error = format!("{error:#}"),
+                    "Could not write the report; files are processed all the same."
+                );
             }
+            None
         }
     }
 }
@@ -261,16 +307,28 @@ pub(crate) fn render_redriven(
 
 /// Renders a page in a bucket, from the sums that its writers keep there.
 pub(crate) fn render_in_bucket(files: Arc<dyn Files>, page: &FileName, title: &str) -> Result<u64> {
-    let log = ReportLog::in_bucket(files, page, title, "");
-    let mut inner = log.shared.lock();
-    inner.render()?;
-    Ok(inner.combined.files())
+    let mut bucket = BucketReport::new(files, page, "");
+    let combined = bucket.exchange()?;
+    bucket.write_page(&combined, &meta(title, LastRun::default(), None))?;
+    Ok(combined.files())
 }
 
 /// The sums of all lines before it.
 #[derive(Serialize, Deserialize)]
 struct StateLine<'a> {
+    /// The first member, so that the beginning of the file is another one whenever its lines were replaced.
+    #[serde(default)]
+    generation: Cow<'a, str>,
     state: Cow<'a, ReportState>,
+}
+
+impl<'a> StateLine<'a> {
+    fn of(state: &'a ReportState) -> Self {
+        Self {
+            generation: format!("{:016x}", runtime::random_u64()).into(),
+            state: Cow::Borrowed(state),
+        }
+    }
 }
 
 impl LogState {
@@ -278,13 +336,6 @@ impl LogState {
         let mut name = self.page.clone().into_os_string();
         name.push(".d");
         name.into()
-    }
-
-    fn render_every(&self) -> Duration {
-        match self.bucket {
-            None => RENDER_EVERY,
-            Some(_) => RENDER_EVERY_IN_BUCKET,
-        }
     }
 
     /// The failure to be logged: the first one until the page is written again, for a full disk fails at every row.
@@ -295,7 +346,7 @@ impl LogState {
     fn append(&mut self, row: &ReportRow) -> Result<()> {
         self.own.fold(row);
         self.changed = true;
-        if self.bucket.is_some() {
+        if self.is_in_bucket {
             return Ok(());
         }
         let mut line = serde_json::to_vec(row).context("writing a report row as JSON")?;
@@ -344,8 +395,8 @@ impl LogState {
 
     /// Whether the page is to be rendered again.
     fn is_due(&self) -> bool {
-        self.rendered
-            .is_none_or(|at| at.elapsed() >= self.render_every())
+        let is_due = |at: Instant| at.elapsed() >= RENDER_EVERY;
+        !self.is_in_bucket && self.rendered.is_none_or(is_due)
     }
 
     /// Files of any outcome.
@@ -365,32 +416,31 @@ impl LogState {
     /// Reads the lines added since and writes the page.
     fn render(&mut self) -> Result<()> {
         self.rendered = Some(Instant::now());
-        match self.bucket.clone() {
-            Some(files) => self.exchange(&*files)?,
-            None => {
-                self.write_lines()?;
-                self.compact()?;
-                self.catch_up()?;
-                self.last_run = self.stored_last_run()?;
-            }
-        }
-        let meta = ReportMeta {
-            pipeline: self.title.clone(),
-            generated_at_millis: runtime::now_millis(),
-            last_run: self.last_run.clone(),
-            counts: self.counts.clone(),
-        };
-        let html = page::render(&self.combined, &meta);
-        self.put(&self.page, html.as_bytes())
+        self.write_lines()?;
+        self.compact()?;
+        self.catch_up()?;
+        self.last_run = self.stored_last_run()?;
+        let html = page::render(&self.combined, &self.meta());
+        write_whole(&self.page, html.as_bytes())
             .with_context(|| format!("writing {}", self.page.display()))?;
         self.changed = false;
         self.is_failing = false;
         Ok(())
     }
 
+    fn meta(&self) -> ReportMeta {
+        meta(&self.title, self.last_run.clone(), self.counts.clone())
+    }
+
+    /// The rows that a report in a bucket has not written yet, if its page is to be rendered again.
+    fn take_changes(&mut self) -> Option<(ReportState, ReportMeta)> {
+        let is_changed = std::mem::take(&mut self.changed);
+        is_changed.then(|| (std::mem::take(&mut self.own), self.meta()))
+    }
+
     /// Keeps how the last run ended beside the page, for the next rendering.
     fn store_last_run(&self) -> Result<()> {
-        if self.bucket.is_some() {
+        if self.is_in_bucket {
             return Ok(());
         }
         let path = self.folder().join(LAST_RUN);
@@ -407,41 +457,6 @@ impl LogState {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LastRun::default()),
             Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
         }
-    }
-
-    /// Puts this writer's sums into the bucket and reads those of all writers.
-    fn exchange(&mut self, files: &dyn Files) -> Result<()> {
-        let own = serde_json::to_vec(&StateLine {
-            state: Cow::Borrowed(&self.own),
-        })
-        .context("writing the report's state as JSON")?;
-        if !self.writer.is_empty() {
-            self.put(&self.folder().join(format!("{}.json", self.writer)), &own)?;
-        }
-        let folder = format!("{}/", self.folder().display());
-        let mut states = Vec::new();
-        for entry in files.list()?.files {
-            if !entry.name.as_str().starts_with(&folder) || entry.size > LARGEST_STATE_BYTES {
-                continue;
-            }
-            let line: StateLine =
-                serde_json::from_reader(files.read(&entry.name)?.take(LARGEST_STATE_BYTES))
-                    .with_context(|| format!("reading {}", entry.name))?;
-            states.push(line.state.into_owned());
-        }
-        self.combined = ReportState::merge(states);
-        Ok(())
-    }
-
-    /// Replaces a file beside the page, or the page itself.
-    fn put(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let Some(files) = &self.bucket else {
-            return write_whole(path, content);
-        };
-        let name = FileName::parse(&path.to_string_lossy()).map_err(io::Error::other)?;
-        let mut pending = files.create(&name)?;
-        pending.write_all(content)?;
-        pending.commit(runtime::now())
     }
 
     fn catch_up(&mut self) -> Result<()> {
@@ -469,13 +484,18 @@ impl LogState {
     /// Counts the lines added since; a torn last line is left until it has its end.
     fn read_on(&mut self, path: &Path) -> io::Result<()> {
         let mut file = File::open(path)?;
-        let offset = self.read.get(path).copied().unwrap_or_default();
-        if file.metadata()?.len() < offset {
+        let mut head = Vec::new();
+        Read::by_ref(&mut file)
+            .take(HEAD_BYTES)
+            .read_to_end(&mut head)?;
+        let before = self.read.remove(path).unwrap_or_default();
+        if !head.starts_with(&before.head) || file.metadata()?.len() < before.offset {
             // Its writer replaced its lines by their sums, so everything is read anew.
             self.combined = ReportState::default();
             self.read.clear();
             return self.catch_up().map_err(io::Error::other);
         }
+        let offset = before.offset;
         file.seek(SeekFrom::Start(offset))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -488,8 +508,11 @@ impl LogState {
         }
         let skipped = bytes.len() - rest.len();
         let folded = state::fold_jsonl(&mut self.combined, rest);
+        let offset = offset + (skipped + folded.bytes) as u64;
+        // Of a torn line, the rest may still come otherwise.
+        head.truncate(offset as usize);
         self.read
-            .insert(path.to_owned(), offset + (skipped + folded.bytes) as u64);
+            .insert(path.to_owned(), ReadLines { head, offset });
         Ok(())
     }
 
@@ -502,14 +525,21 @@ impl LogState {
         if lines.metadata()?.len() < COMPACT_ABOVE_BYTES {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(&StateLine {
-            state: Cow::Borrowed(&self.own),
-        })
-        .context("writing the report's state as JSON")?;
+        let mut line = serde_json::to_vec(&StateLine::of(&self.own))
+            .context("writing the report's state as JSON")?;
         line.push(b'\n');
         write_whole(&path, &line).with_context(|| format!("writing {}", path.display()))?;
         self.lines = Some(OpenOptions::new().append(true).open(&path)?);
         Ok(())
+    }
+}
+
+fn meta(title: &str, last_run: LastRun, counts: Option<JournalCounts>) -> ReportMeta {
+    ReportMeta {
+        pipeline: title.to_owned(),
+        generated_at_millis: runtime::now_millis(),
+        last_run,
+        counts,
     }
 }
 
@@ -599,10 +629,8 @@ mod tests {
             .await;
             log.finish().await;
         }
-        let log = ReportLog::in_bucket(files, &page, "test", "");
-        let mut inner = log.shared.lock();
-        inner.render().expect("rendered");
-        let state = &inner.combined;
+        let mut bucket = BucketReport::new(files, &page, "");
+        let state = bucket.exchange().expect("read");
         let counts = (state.files_restored, state.files_packed, state.records);
         assert_eq!(counts, (1, 1, 1));
         assert_eq!((state.raw_bytes, state.packed_bytes), (1000, 300));
@@ -658,14 +686,37 @@ mod tests {
         inner.render().expect("rendered");
         // As if the limit had been reached.
         let path = inner.folder().join("one.jsonl");
-        let line = serde_json::to_vec(&StateLine {
-            state: Cow::Borrowed(&inner.own),
-        })
-        .expect("JSON");
+        let line = serde_json::to_vec(&StateLine::of(&inner.own)).expect("JSON");
         fs::write(&path, [&line[..], b"\n"].concat()).expect("written");
         inner.lines = Some(OpenOptions::new().append(true).open(&path).expect("opened"));
         inner.append(&row(100)).expect("added");
         inner.render().expect("rendered");
         assert_eq!(inner.combined.files(), 101);
+    }
+
+    #[test]
+    fn a_log_that_was_compacted_to_no_smaller_size_is_read_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = folder.path().join("results.html");
+        let (writer, reader) = (
+            ReportLog::open(&page, "test", "one"),
+            ReportLog::open(&page, "test", ""),
+        );
+        let (mut writer, mut reader) = (writer.shared.lock(), reader.shared.lock());
+        let path = writer.folder().join("one.jsonl");
+        let lines = |states: &ReportState| {
+            let line = serde_json::to_vec(&StateLine::of(states)).expect("JSON");
+            [&line[..], b"\n"].concat()
+        };
+        writer.append(&row(1)).expect("added");
+        reader.render().expect("rendered");
+        assert_eq!(reader.combined.files(), 1);
+        // Once over rows and once over sums, each time with rows that the reader has not seen.
+        for number in 2..4 {
+            writer.append(&row(number)).expect("added");
+            fs::write(&path, lines(&writer.own)).expect("written");
+            reader.render().expect("rendered");
+            assert_eq!(reader.combined.files(), number);
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The report: the fate of every file, summed up in bounded totals and shown as one HTML page.
 //!
 //! A worker that restores a file adds a [`ReportRow`] to its [`log`]; a [`ReportState`] sums rows up and stays small however
-//! many there are; [`render`] makes the page from it. Only [`log`] reads and writes files and asks for the time.
+//! many there are; [`render`] makes the page from it. Only [`log`], and `bucket` for a page in a bucket, read and write files and ask for the
+//! time.
 //!
 //! - `state`: sums. `page`, `tables`, `chart`: the page's parts. `figures`: numbers and times as they stand in it.
 
+mod bucket;
 mod chart;
 mod figures;
 pub mod log;

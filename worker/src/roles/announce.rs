@@ -502,7 +502,7 @@ fn missing(what: &str) -> HandlerError {
 
 /// The original gives every file a random UUID; this one follows from the file, so that the same file has the same id.
 pub(crate) fn legacy_id(file: &FileRef) -> String {
-    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, file.dedup_id().as_bytes()).to_string()
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, file.version_id().as_bytes()).to_string()
 }
 
 /// The journal's key for the file of the original's announcement `id`.

@@ -1,4 +1,5 @@
-//! Puts a role together: its settings, its connections, its work. Nothing here does the work itself.
+//! Puts a role together: its settings, its connections, its locations, its work. Opens folders, and makes those that may be
+//! made; what is done with files is elsewhere.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

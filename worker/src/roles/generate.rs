@@ -180,7 +180,10 @@ impl GeneratorRole {
     }
 }
 
-/// All work must end with the slot.
+/// All work must end with the slot. What is under way then may still announce a file or write to the journal beside the next
+/// holder's, which harms nothing: a compressor packs what lies at the source then, a repeat has its first announcement's
+/// version, a journal at the source takes no file of a holder that is not the last one, and what the next scan finds recorded
+/// otherwise than it lies there is announced again.
 async fn stop_when_lost(slot: &SlotGuard, stop: &CancellationToken) -> Infallible {
     slot.lost().cancelled().await;
     stop.cancel();

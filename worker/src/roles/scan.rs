@@ -571,7 +571,7 @@ mod tests {
     use streampress_transport::{Files, LeftOut};
 
     use super::*;
-    use crate::journal::{FileJournal, NoteJournal, SegmentJournal, SqliteJournal};
+    use crate::journal::{NoteJournal, SegmentJournal, SourceJournal, SqliteJournal};
     use crate::roles::announce::AnnouncementFormat;
 
     struct Source {

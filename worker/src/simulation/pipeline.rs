@@ -18,7 +18,7 @@ use super::history::SimSettings;
 use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
 use crate::destination::Destination;
-use crate::journal::{FileJournal, NoJournal, NoteJournal, SegmentJournal};
+use crate::journal::{FileJournal, NoJournal, NoteJournal, SegmentJournal, SourceJournal};
 use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::bundler::Bundler;
 use crate::roles::compress::Compressor;

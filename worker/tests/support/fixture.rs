@@ -57,6 +57,11 @@ impl Fixture {
         self.root.path().join("in")
     }
 
+    /// The database of the data folder.
+    pub fn database(&self) -> PathBuf {
+        self.root.path().join("data/streampress.db")
+    }
+
     /// Another folder for files.
     pub fn files(&self, name: &str) -> Arc<dyn Files> {
         files(

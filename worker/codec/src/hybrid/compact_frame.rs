@@ -1,6 +1,6 @@
 //! The frames of version 2, which are as small as small files need. `FORMAT.md` specifies them.
 
-use super::frame::{BlockHeader, EndFrame, FILE_MAGIC, HashPrefix};
+use super::header::{BlockHeader, EndFrame, FILE_MAGIC, HashPrefix};
 use crate::{
     Codec, Damage, FormatVersion, Transform,
     block::BlockCoding,

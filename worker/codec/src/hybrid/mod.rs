@@ -4,6 +4,7 @@ mod boundary;
 mod compact_frame;
 pub mod frame;
 mod frame_reader;
+mod header;
 mod pack;
 mod parallel;
 mod plan;

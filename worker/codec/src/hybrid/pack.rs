@@ -11,8 +11,8 @@ use std::{
 use super::{
     CodecOptions, Plan, PlanStore, Summary,
     boundary::BoundaryFinder,
-    compact_frame,
-    frame::{self, BlockHeader, EndFrame, HashPrefix},
+    compact_frame, frame,
+    header::{BlockHeader, EndFrame, HashPrefix},
     parallel::{self, Window},
     stop_if, thread_count,
 };

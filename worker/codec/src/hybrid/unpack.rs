@@ -8,8 +8,8 @@ use std::{
 
 use super::{
     Limits, Summary,
-    frame::BlockHeader,
     frame_reader::{BlockFrame, DamagedFrame, FrameReader},
+    header::BlockHeader,
     parallel::{self, Window},
     stop_if, thread_count,
 };

@@ -17,7 +17,7 @@ use super::*;
 use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
 use crate::destination::Destination;
-use crate::journal::{FileJournal, NoJournal, SqliteJournal};
+use crate::journal::{NoJournal, SourceJournal, SqliteJournal};
 use crate::message::{Message, parse_count};
 use crate::roles::announce::AnnouncementFormat;
 use crate::roles::compress::Compressor;

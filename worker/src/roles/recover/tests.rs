@@ -10,7 +10,7 @@ use streampress_transport::local::{Local, LocalOptions};
 use streampress_transport::{FileVersion, Record, StreamCounts, StreamScan, TransportResult};
 
 use super::*;
-use crate::journal::{NoJournal, SegmentJournal, SourceReceipt, SourceRecord};
+use crate::journal::{NoJournal, SegmentJournal, SourceJournal, SourceReceipt, SourceRecord};
 use crate::message::{FileRef, Message, Records};
 use crate::telemetry::metrics::Meter;
 

@@ -3,7 +3,10 @@
 
 use std::{borrow::Cow, collections::VecDeque};
 
-use super::{RawStream, SHARED_KINDS, StreamKind, groups::StreamGroup, source::DecodedGroup};
+use super::{
+    RawStream, SHARED_KINDS, StreamKind,
+    groups::{DecodedGroup, StreamGroup},
+};
 use crate::{
     Codec, Damage, Effort, FormatVersion,
     bytes::{FieldReader, put_varint},

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::{RawStream, StreamKind, is_fill};
+use super::{Placed, RawStream, StreamKind, is_fill};
 use crate::{
     Codec, Effort,
     entropy::{self, Coded, Coder, EncodeOptions},
@@ -26,6 +26,27 @@ impl StreamGroup {
     /// Whether it is the group for streams of its kind.
     pub(super) fn is_shared(&self) -> bool {
         self.shared
+    }
+}
+
+/// A decoded group of version 2.
+#[derive(Debug, Default)]
+pub(super) struct DecodedGroup {
+    pub(super) bytes: Vec<u8>,
+    /// The bytes that were taken.
+    pub(super) used: usize,
+    pub(super) codec: Option<Codec>,
+    pub(super) packed_len: usize,
+}
+
+impl DecodedGroup {
+    /// The size of a stream of `len` bytes.
+    pub(super) fn placed(&self, len: usize) -> Placed {
+        Placed {
+            codec: self.codec.unwrap_or(Codec::Stored),
+            raw_bytes: len as u64,
+            packed_bytes: self.packed_len as u64 * len as u64 / self.bytes.len().max(1) as u64,
+        }
     }
 }
 

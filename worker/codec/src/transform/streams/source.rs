@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 #[cfg(test)]
 use super::RawStream;
-use super::{Placed, SHARED_KINDS, StreamKind, compact};
+use super::{Placed, SHARED_KINDS, StreamKind, compact, groups::DecodedGroup};
 use crate::{Codec, Damage, FormatVersion, bytes::FieldReader, entropy};
 
 /// The plan of a payload and its decoded streams, which are taken in order.
@@ -31,16 +31,6 @@ pub(crate) struct StreamSource {
     /// The current column, for reports.
     pub column: usize,
     next: usize,
-}
-
-/// A decoded group of version 2.
-#[derive(Debug, Default)]
-pub(super) struct DecodedGroup {
-    pub(super) bytes: Vec<u8>,
-    /// The bytes that were taken.
-    pub(super) used: usize,
-    pub(super) codec: Option<Codec>,
-    pub(super) packed_len: usize,
 }
 
 /// The extent of a stream, by which version 2 finds its end.
@@ -255,17 +245,6 @@ impl StreamSource {
             Ok(())
         } else {
             Err(Damage::new("unread streams remain"))
-        }
-    }
-}
-
-impl DecodedGroup {
-    /// The size of a stream of `len` bytes.
-    fn placed(&self, len: usize) -> Placed {
-        Placed {
-            codec: self.codec.unwrap_or(Codec::Stored),
-            raw_bytes: len as u64,
-            packed_bytes: self.packed_len as u64 * len as u64 / self.bytes.len().max(1) as u64,
         }
     }
 }

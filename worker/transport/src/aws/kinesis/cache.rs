@@ -35,6 +35,7 @@ impl CacheBudget {
 pub(super) struct RecordCache {
     budget: Arc<CacheBudget>,
     records: BTreeMap<Sequence, Bytes>,
+    /// In the order kept; some of them were taken out since.
     order: VecDeque<Sequence>,
 }
 
@@ -58,11 +59,14 @@ impl RecordCache {
         self.budget
             .used_bytes
             .fetch_add(data.len(), Ordering::Relaxed);
-        self.order.push_back(sequence.clone());
-        if let Some(before) = self.records.insert(sequence, data) {
-            self.budget
-                .used_bytes
-                .fetch_sub(before.len(), Ordering::Relaxed);
+        match self.records.insert(sequence.clone(), data) {
+            // A shard that is read again brings the same records: each is in the order once.
+            Some(before) => {
+                self.budget
+                    .used_bytes
+                    .fetch_sub(before.len(), Ordering::Relaxed);
+            }
+            None => self.order.push_back(sequence),
         }
         true
     }
@@ -132,5 +136,16 @@ mod tests {
         assert!(a.take(&1.into()).is_none(), "taken out once");
         drop(a);
         assert_eq!(budget.used_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn records_that_are_read_again_and_again_take_no_more_memory() {
+        let budget = CacheBudget::new(1000);
+        let mut cache = RecordCache::new(budget.clone());
+        for number in (0..10_000u64).map(|time| time % 10) {
+            cache.keep(number.into(), Bytes::from_static(&[0; 30]));
+        }
+        assert_eq!((cache.order.len(), cache.records.len()), (10, 10));
+        assert_eq!(budget.used_bytes.load(Ordering::Relaxed), 300);
     }
 }
