@@ -103,7 +103,7 @@ fn document_schema() -> Result<Value, serde_json::Error> {
         known.extend(more);
     }
     schema["required"] = json!(["metadata", "spec"]);
-    for role in ["compressor", "decompressor"] {
+    for role in ["generator", "compressor", "decompressor"] {
         if let Some(template) = schema.pointer_mut(&format!(
             "/properties/spec/properties/{role}/properties/podTemplate"
         )) {
@@ -122,7 +122,6 @@ fn document_schema() -> Result<Value, serde_json::Error> {
 /// Completes the derived schema: null is not a value, and each object has its rules.
 fn finish(schema: &mut Value) {
     tidy(schema);
-    require_generator_schema(schema);
     // A status says what is known: the API server must not fill in defaults.
     if let Some(status) = schema.pointer_mut("/properties/status") {
         strip(status, &["default"]);
@@ -138,6 +137,27 @@ fn finish(schema: &mut Value) {
         {
             object["x-kubernetes-validations"] = validations.into();
         }
+    }
+    shorten_defaults(schema);
+}
+
+/// Drops the members of an object's default that its fields have as their own: the API server fills those in after it. An
+/// object with rules keeps them, since the API server applies the rules to the default as it is written.
+fn shorten_defaults(schema: &mut Value) {
+    let has_rules = schema.to_string().contains("x-kubernetes-validations");
+    let Value::Object(fields) = schema else {
+        return;
+    };
+    if let (false, Some(Value::Object(properties)), Some(Value::Object(default))) = (
+        has_rules,
+        fields.get("properties").cloned(),
+        fields.get_mut("default"),
+    ) {
+        let own = |name: &String| properties.get(name)?.get("default");
+        default.retain(|name, value| own(name) != Some(&*value));
+    }
+    if let Some(Value::Object(properties)) = fields.get_mut("properties") {
+        properties.values_mut().for_each(shorten_defaults);
     }
 }
 
@@ -190,21 +210,6 @@ fn strip(schema: &mut Value, keywords: &[&str]) {
                 .for_each(|property| strip(property, keywords)),
             value => strip(value, keywords),
         }
-    }
-}
-
-/// A generator has no default schema: an empty one would break its own rule.
-fn require_generator_schema(schema: &mut Value) {
-    let generator = schema.pointer_mut("/properties/spec/properties/generator");
-    let Some(Value::Object(generator)) = generator else {
-        return;
-    };
-    generator.insert("required".into(), json!(["schema"]));
-    let field = generator
-        .get_mut("properties")
-        .and_then(|fields| fields.get_mut("schema"));
-    if let Some(Value::Object(field)) = field {
-        field.remove("default");
     }
 }
 
@@ -323,6 +328,8 @@ mod tests {
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
         let sparse = json!({"generator": {"schema": {"example": "iot-sensors"}}, "transport": {"stream": {}}, "compressor": {"autoscaling": {}}});
         let filled = kube_cel::apply_defaults(schema, &sparse);
+        // It does not fill in what it has just added, as the API server does.
+        let filled = kube_cel::apply_defaults(schema, &filled);
         let read: crate::CompressionPipelineSpec = serde_json::from_value(sparse).expect("a spec");
         assert_eq!(serde_json::to_value(&read).expect("JSON"), filled);
         let read_again: crate::CompressionPipelineSpec =

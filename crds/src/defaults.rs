@@ -2,9 +2,9 @@
 
 use crate::api::pipeline::{
     AutoscalingMode, AutoscalingSpec, AwsSpec, CodecBundle, CodecEffort, CodecFormat, CodecSpec,
-    DeletionPolicy, DestinationSpec, GeneratedFormat, GeneratorSchema, GeneratorSpec, OnCompressed,
-    OnRestored, QueueSpec, ReportSpec, ResourcesSpec, SourceFormat, SourceSpec, StreamSpec,
-    TransportPolicy, TransportSpec, WorkerSpec,
+    DeletionPolicy, DestinationSpec, GeneratedFormat, GeneratorSpec, OnCompressed, OnRestored,
+    QueueSpec, ReportSpec, ResourcesSpec, SourceFormat, SourceSpec, StreamSpec, TransportPolicy,
+    TransportSpec, WorkerSpec,
 };
 use crate::quantity::ByteSize;
 
@@ -97,12 +97,14 @@ impl Default for CodecSpec {
 impl Default for GeneratorSpec {
     fn default() -> Self {
         GeneratorSpec {
-            schema: GeneratorSchema::default(),
+            schema: None,
             file_size: ByteSize::written("1Mi"),
             files_per_minute: 60,
             files: 0,
             format: GeneratedFormat::Json,
             seed: 0,
+            resources: ResourcesSpec::default(),
+            pod_template: None,
         }
     }
 }

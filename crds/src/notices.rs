@@ -24,7 +24,16 @@ pub(crate) fn notices(pipeline: &CompressionPipeline) -> Vec<Invalid> {
             "use Hybrid to get every byte back",
         ));
     }
-    let schema = spec.generator.as_ref().map(|generator| &generator.schema);
+    let generator = spec.generator.as_ref();
+    if generator.is_some_and(|generator| generator.schema.is_none()) {
+        notices.push(Invalid::new(
+            "spec.generator.schema",
+            "",
+            "is left out, so that nothing is generated: the generator's pod only scans the source",
+            "add schema: {example: stock-market} to generate files",
+        ));
+    }
+    let schema = generator.and_then(|generator| generator.schema.as_ref());
     if let Some(name) = schema.and_then(|schema| schema.config_map.as_ref()) {
         notices.push(Invalid::new(
             "spec.generator.schema.configMap",

@@ -347,7 +347,7 @@ impl Reason {
                 "wait; if it lasts, see `kubectl describe pod` and `kubectl logs`"
             }
             Self::WorkersNotStarting => {
-                "the message quotes the Deployment's condition; `kubectl describe pod` and `kubectl logs` have the rest"
+                "the message quotes the kubelet or the Deployment's condition; `kubectl describe pod` and `kubectl logs` have the rest"
             }
             Self::NotApplied => {
                 "the message quotes the API server's answer: a webhook that fails, or a permission of the operator that was removed; apply its chart or manifest again"

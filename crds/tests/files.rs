@@ -151,7 +151,7 @@ fn single_fields_are_bounded() {
         ),
         (
             "generator: {files: 3}",
-            "spec.generator.schema: is missing; add schema: {example: stock-market}",
+            "spec.generator.schema: is missing; add schema: {example: stock-market}, or let its pod scan the source with source.scanSeconds",
         ),
         (
             "generator: {schema: {example: access-log}, fileSize: 1mb}",

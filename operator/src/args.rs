@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use streampress_crds::lease::Times;
 
+use crate::apply::claim::OVER_AFTER;
 use crate::controller::release::Installation;
 use crate::resources::WorkerDefaults;
 use crate::run::OperatorOptions;
@@ -88,6 +89,7 @@ impl OperatorArgs {
                 lease_name: self.lease_name,
                 identity,
                 times: Times::default(),
+                over_after: OVER_AFTER,
                 defaults: WorkerDefaults {
                     image: self.worker_image,
                     network_policies: !self.no_network_policies,

@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
 use crate::apply::applier::Applier;
+use crate::apply::claim::InstallationClaim;
 use crate::apply::election::{Election, Leadership};
 use crate::apply::events::EventPublisher;
 use crate::controller::{Context, after_failure, reconcile};
@@ -44,6 +45,8 @@ pub struct OperatorOptions {
     pub identity: String,
     /// Times of the election.
     pub times: Times,
+    /// Another installation that has not led for so long is over.
+    pub over_after: Duration,
     /// The operator's own settings for workers.
     pub defaults: WorkerDefaults,
     /// How the transport is maintained.
@@ -92,6 +95,17 @@ pub async fn run(
     tokio::select! {
         () = election.win() => {}
         () = shutdown.cancelled() => return,
+    }
+    let mut claim = InstallationClaim::new(
+        client.clone(),
+        options.namespace.clone(),
+        (&options.lease_namespace, &options.lease_name),
+        options.over_after,
+    );
+    tokio::select! {
+        () = claim.win(&options.identity, |why| health.refused(why)) => {}
+        () = election.keep() => return,
+        () = shutdown.cancelled() => return election.release().await,
     }
     metrics.leads(true);
     let stop = shutdown.child_token();
@@ -164,7 +178,7 @@ async fn work(
         context: Arc::clone(&context),
     };
     let (mut tasks, mut objects) = (Vec::new(), Vec::new());
-    for kind in ObjectKind::ALL {
+    for kind in ObjectKind::ALL.into_iter().chain([ObjectKind::Pod]) {
         let watch = WatchHealth::new(kind.resource().plural);
         objects.push(Arc::clone(&watch));
         tasks.push(spawn(watches.clone().objects(kind, watch)));
@@ -228,7 +242,7 @@ struct Watches {
 }
 
 impl Watches {
-    /// Follows one kind of owned objects.
+    /// Follows one kind of a pipeline's objects.
     async fn objects(self, kind: ObjectKind, health: Arc<WatchHealth>) {
         let resource = kind.resource();
         let api = |client| match &self.namespace {

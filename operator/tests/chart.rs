@@ -172,6 +172,77 @@ fn unknown_values_are_refused() {
     }
 }
 
+/// The kind and the name of every object that a release makes.
+fn objects_of(namespace: &str, release: &str) -> Vec<(String, String)> {
+    let chart = "charts/streampress";
+    let output = helm(&["template", release, chart, "--namespace", namespace]);
+    let field = |document: &str, field: &str| {
+        let lines = document.lines();
+        let value = lines.filter_map(|line| line.strip_prefix(field)).next();
+        value
+            .unwrap_or_default()
+            .trim()
+            .trim_matches('"')
+            .to_owned()
+    };
+    let rendered = text(&output);
+    let objects = rendered
+        .split("\n---\n")
+        .map(|document| (field(document, "kind: "), field(document, "  name: ")));
+    let objects: Vec<_> = objects.filter(|(kind, _)| !kind.is_empty()).collect();
+    assert!(objects.len() > 8, "{rendered}");
+    objects
+}
+
+#[test]
+fn every_release_name_gives_names_that_every_kind_takes() {
+    let long = "a".repeat(53);
+    for release in ["press", "a.dotted.name", "1st", "9.streampress.x", &long] {
+        for (kind, name) in objects_of("team", release) {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            // Cluster-wide roles take any character that a path takes.
+            let own = name.strip_prefix("team:").unwrap_or(&name);
+            let fits = own.len() <= 63
+                && own.chars().all(plain)
+                && own.starts_with(|c: char| c.is_ascii_lowercase())
+                && !own.ends_with('-');
+            assert!(
+                fits || kind == "CustomResourceDefinition",
+                "{release}: {kind} {name}"
+            );
+            assert_eq!(
+                name.starts_with("team:"),
+                kind.starts_with("Cluster"),
+                "{release}: {kind} {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_two_releases_make_objects_of_the_same_name() {
+    let (long, longer) = ("a".repeat(52), "a".repeat(53));
+    let alike = [
+        [("team", "a-streampress"), ("team-a", "streampress")],
+        [("team", "a.b"), ("team", "a-b")],
+        [("team", "1st"), ("team", "release-1st")],
+        [("team", &long), ("team", &longer)],
+    ];
+    for pair in alike {
+        let [one, other] = pair.map(|(namespace, release)| {
+            let objects = objects_of(namespace, release).into_iter();
+            let scope = |kind: &str| match kind.starts_with("Cluster") {
+                true => String::new(),
+                false => namespace.to_owned(),
+            };
+            let objects = objects.filter(|(kind, _)| kind != "CustomResourceDefinition");
+            let objects = objects.map(|(kind, name)| (scope(&kind), kind, name));
+            objects.collect::<std::collections::BTreeSet<_>>()
+        });
+        assert!(one.is_disjoint(&other), "{pair:?}");
+    }
+}
+
 #[test]
 fn rights_are_listed_one_by_one() {
     let rendered = render(&["--set", "crds.install=false"]);
@@ -179,6 +250,69 @@ fn rights_are_listed_one_by_one() {
         !rendered.contains("\"*\"") && !rendered.contains("'*'") && !rendered.contains("[*]"),
         "a wildcard in the rendered chart"
     );
+}
+
+/// The commands of a section of a page of the guide.
+fn commands_of(page: &str, section: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(root().join("docs/src/guide").join(page)).unwrap();
+    let (_, after) = page.split_once(section).unwrap();
+    let block = after.split("```").nth(1).unwrap();
+    let commands = block.lines().filter_map(|line| line.strip_prefix("$ "));
+    commands.map(str::to_owned).collect()
+}
+
+#[test]
+fn an_operator_of_the_manifest_moves_to_helm_by_the_commands_of_the_guide() {
+    let manifest = root().join("deploy/operator.yaml");
+    let manifest = manifest.to_str().unwrap();
+    kubectl(&[
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "-f",
+        manifest,
+    ]);
+    let uids = || {
+        let uid = "jsonpath={range .items[*]}{.kind} {.metadata.uid}{\"\\n\"}{end}";
+        kubectl(&["get", "-f", manifest, "--output", uid])
+    };
+    let before = uids();
+    let commands = commands_of("kind.md", "### From the manifest to Helm");
+    assert_eq!(commands.len(), 2);
+    for command in commands {
+        let mut shell = Command::new("sh");
+        text(
+            &shell
+                .args(["-c", &command])
+                .current_dir(root())
+                .output()
+                .unwrap(),
+        );
+    }
+    let release = ["streampress", "--namespace", NAMESPACE];
+    let upgrade = ["upgrade", "--force-conflicts", "--set", "concurrency=8"];
+    text(&helm(
+        &[
+            &upgrade[..],
+            &release[..1],
+            &["charts/streampress"],
+            &release[1..],
+        ]
+        .concat(),
+    ));
+    // The same objects as before: nothing was deleted and made again.
+    assert_eq!(uids(), before);
+    let deployment = ["deployment", "streampress", "--namespace", NAMESPACE];
+    let args = "jsonpath={.spec.template.spec.containers[0].args}";
+    let args = kubectl(&[&["get"], &deployment[..], &["--output", args]].concat());
+    assert!(args.contains("--concurrency=8"), "{args}");
+    // There are no nodes here on which its cleanup Job could run.
+    text(&helm(
+        &[&["uninstall", "--no-hooks"], &release[..]].concat(),
+    ));
+    let crd = "compressionpipelines.streampress.dev";
+    kubectl(&["get", "customresourcedefinition", crd, "--output", "name"]);
+    kubectl(&["delete", "namespace", NAMESPACE, "--wait=false"]);
 }
 
 #[test]

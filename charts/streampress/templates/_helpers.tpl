@@ -1,11 +1,18 @@
-{{/* Name of everything in this release. */}}
+{{/* Name of everything in this release. A Service takes the fewest characters: no dots, a letter first. A name that had to be
+     changed or shortened ends in a hash of the release's name, so that two releases never have the same. */}}
 {{- define "streampress.name" -}}
-{{- if contains "streampress" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-streampress" .Release.Name | trunc 50 | trimSuffix "-" }}{{ end }}
+{{- $full := .Release.Name }}
+{{- if not (contains "streampress" $full) }}{{ $full = printf "%s-streampress" $full }}{{ end }}
+{{- if and (le (len $full) 50) (regexMatch "^[a-z][-a-z0-9]*$" $full) }}{{ $full }}{{ else }}
+{{- $plain := $full | replace "." "-" }}
+{{- if not (regexMatch "^[a-z]" $plain) }}{{ $plain = printf "release-%s" $plain }}{{ end }}
+{{- printf "%s-%s" ($plain | trunc 41 | trimSuffix "-") (.Release.Name | sha256sum | trunc 8) }}{{ end }}
 {{- end }}
 
-{{/* Cluster-wide objects carry the namespace too: there may be several releases. */}}
+{{/* Cluster-wide objects carry the namespace too: there may be several releases. No namespace has a colon in its name, so that
+     namespace "a" with "b-c" and namespace "a-b" with "c" differ. */}}
 {{- define "streampress.clusterName" -}}
-{{ printf "%s-%s" .Release.Namespace (include "streampress.name" .) | trunc 63 | trimSuffix "-" }}
+{{ .Release.Namespace }}:{{ include "streampress.name" . }}
 {{- end }}
 
 {{- define "streampress.selector" -}}
@@ -41,6 +48,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+# Why a worker does not start: an image that cannot be pulled, a Secret that is missing.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [serviceaccounts, services]
   verbs: [get, list, watch, create, patch, delete]

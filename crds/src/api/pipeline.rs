@@ -77,7 +77,7 @@ pub struct CompressionPipelineSpec {
     pub volume: Option<VolumeSpec>,
     /// How files are packed.
     pub codec: CodecSpec,
-    /// Generates files to compress. Leave it out if files come from elsewhere.
+    /// Generates files to compress. Leave it out if files come from elsewhere. Without a schema its pod only scans the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generator: Option<GeneratorSpec>,
     /// The workers that pack files and write them to the stream.
@@ -396,8 +396,9 @@ pub enum CodecEffort {
 #[cfg_attr(feature = "kubernetes", derive(JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct GeneratorSpec {
-    /// What the records look like: exactly one of example, configMap and inline.
-    pub schema: GeneratorSchema,
+    /// What the records look like: exactly one of example, configMap and inline. Needed unless the source is scanned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<GeneratorSchema>,
     /// Approximate size of each file, from 1Ki to 1Gi.
     pub file_size: ByteSize,
     /// Files to generate per minute. 0: no limit.
@@ -411,6 +412,15 @@ pub struct GeneratorSpec {
     /// Seed of the random numbers: the same seed and schema give the same files.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0)))]
     pub seed: i64,
+    /// CPU and memory of the pod that generates and scans.
+    pub resources: ResourcesSpec,
+    /// Merged into that pod's template, as in compressor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "kubernetes",
+        schemars(schema_with = "fragments::any_object")
+    )]
+    pub pod_template: Option<Map<String, Value>>,
 }
 
 /// What the generated records look like: exactly one of example, configMap and inline.

@@ -95,7 +95,8 @@ impl Rule {
             RuleCheck::Schema(holds) => spec
                 .generator
                 .as_ref()
-                .is_none_or(|generator| holds(&generator.schema)),
+                .and_then(|generator| generator.schema.as_ref())
+                .is_none_or(holds),
             RuleCheck::Worker(holds) if at == "spec.decompressor" => holds(&spec.decompressor),
             RuleCheck::Worker(holds) => holds(&spec.compressor),
             RuleCheck::ApiServer => true,

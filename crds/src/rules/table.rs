@@ -98,8 +98,21 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         at: &["spec"],
+        field: "generator.schema",
+        cel: "!has(self.generator) || has(self.generator.schema) || self.source.scanSeconds > 0",
+        rule: "is missing",
+        help: "add schema: {example: stock-market}, or let its pod scan the source with source.scanSeconds",
+        holds: RuleCheck::Spec(|spec| {
+            let generator = spec.generator.as_ref();
+            generator.is_none_or(|generator| generator.schema.is_some())
+                || spec.source.scan_seconds > 0
+        }),
+        scope: RuleScope::Everywhere,
+    },
+    Rule {
+        at: &["spec"],
         field: "generator.format",
-        cel: "!has(self.generator) || (self.generator.format == 'ndjson' ? 'json' : self.generator.format) in self.source.formats",
+        cel: "!has(self.generator) || !has(self.generator.schema) || (self.generator.format == 'ndjson' ? 'json' : self.generator.format) in self.source.formats",
         rule: "must be among source.formats (ndjson counts as json)",
         help: "add the format to source.formats; otherwise generated files would not be processed",
         holds: RuleCheck::Spec(generated_files_are_taken),
@@ -108,7 +121,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         at: &["spec"],
         field: "generator.format",
-        cel: "self.codec.format != 'Seed' || !has(self.generator) || self.generator.format != 'ndjson'",
+        cel: "self.codec.format != 'Seed' || !has(self.generator) || !has(self.generator.schema) || self.generator.format != 'ndjson'",
         rule: "must not be ndjson with codec.format Seed",
         help: "use json: the Python original reads one JSON document per file; or use codec.format Hybrid",
         holds: RuleCheck::Spec(seed_reads_it),
@@ -437,14 +450,18 @@ fn one_at_most(ordering: Ordering, worker: &WorkerSpec) -> bool {
 }
 
 fn generated_files_are_taken(spec: &CompressionPipelineSpec) -> bool {
-    spec.generator
-        .as_ref()
-        .is_none_or(|generator| spec.source.formats.contains(&generator.format.kind()))
+    generating(spec).is_none_or(|generator| spec.source.formats.contains(&generator.format.kind()))
 }
 
 fn seed_reads_it(spec: &CompressionPipelineSpec) -> bool {
     let ndjson = |generator: &GeneratorSpec| generator.format == GeneratedFormat::Ndjson;
-    spec.codec.format != CodecFormat::Seed || !spec.generator.as_ref().is_some_and(ndjson)
+    spec.codec.format != CodecFormat::Seed || !generating(spec).is_some_and(ndjson)
+}
+
+/// The generator, where it generates: without a schema it only scans.
+fn generating(spec: &CompressionPipelineSpec) -> Option<&GeneratorSpec> {
+    let generator = spec.generator.as_ref();
+    generator.filter(|generator| generator.schema.is_some())
 }
 
 fn restored_files_have_receipts(spec: &CompressionPipelineSpec) -> bool {

@@ -171,12 +171,20 @@ fn wrong(field: &str, reason: &str) -> SettingsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::pipeline::{CompressionPipeline, CompressionPipelineSpec, GeneratorSpec};
+    use crate::api::pipeline::{
+        CompressionPipeline, CompressionPipelineSpec, GeneratorSchema, GeneratorSpec,
+    };
     use crate::checked::CheckedPipeline;
 
     fn settings(role: Role) -> Value {
-        let mut generator = GeneratorSpec::default();
-        generator.schema.example = Some(crate::api::pipeline::Example::IotSensors);
+        let schema = GeneratorSchema {
+            example: Some(crate::api::pipeline::Example::IotSensors),
+            ..GeneratorSchema::default()
+        };
+        let generator = GeneratorSpec {
+            schema: Some(schema),
+            ..GeneratorSpec::default()
+        };
         let spec = CompressionPipelineSpec {
             generator: Some(generator),
             ..Default::default()

@@ -189,7 +189,10 @@ impl Resolver<'_> {
                 block_bytes: self.bytes("spec.codec.blockSize", &spec.codec.block_size) as usize,
                 record_bytes: self.bytes("spec.codec.recordSize", &spec.codec.record_size) as usize,
             },
-            generator: spec.generator.as_ref().map(|generator| self.job(generator)),
+            generator: spec
+                .generator
+                .as_ref()
+                .and_then(|generator| self.job(generator)),
             compressor: self.worker("spec.compressor", &spec.compressor),
             decompressor: self.worker("spec.decompressor", &spec.decompressor),
             report: spec.report.enabled.then(|| LocationSettings {
@@ -278,15 +281,16 @@ impl Resolver<'_> {
             .unwrap_or_else(|| names::transport(self.namespace(), self.name(), uid, part))
     }
 
-    fn job(&mut self, spec: &GeneratorSpec) -> GeneratorJob {
-        GeneratorJob {
-            schema: self.schema(&spec.schema),
+    /// Nothing for a generator without a schema, which only scans.
+    fn job(&mut self, spec: &GeneratorSpec) -> Option<GeneratorJob> {
+        Some(GeneratorJob {
+            schema: self.schema(spec.schema.as_ref()?),
             file_bytes: self.bytes("spec.generator.fileSize", &spec.file_size),
             files_per_minute: self.count("spec.generator.filesPerMinute", spec.files_per_minute),
             files: self.count("spec.generator.files", spec.files),
             format: spec.format,
             seed: self.count("spec.generator.seed", spec.seed),
-        }
+        })
     }
 
     fn schema(&mut self, schema: &GeneratorSchema) -> SchemaSource {
@@ -476,6 +480,7 @@ mod tests {
             json!({"image": {"tag": "2"}}),
             json!({"compressor": {"replicas": 7, "resources": {"limits": {"cpu": 1}}, "podTemplate": {"metadata": {}}}}),
             json!({"decompressor": {"autoscaling": {"scaleUpSeconds": 1}}}),
+            json!({"generator": {"resources": {"limits": {"cpu": 1}}, "podTemplate": {"metadata": {}}}}),
             json!({"aws": {"credentialsSecretRef": {"name": "a"}, "serviceAccountName": "b"}}),
             json!({"transport": {"deletionPolicy": "Retain"}}),
             json!({"volume": {"persistentVolumeClaim": {"claimName": "a"}}}),

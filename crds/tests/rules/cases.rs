@@ -169,6 +169,12 @@ pub fn spec_cases() -> Vec<Case> {
         ),
         case(
             "spec.generator.schema",
+            "is missing",
+            json!({"source": {"scanSeconds": 1}, "generator": {"resources": {"limits": {"cpu": 1}}}}),
+            json!({"generator": {"resources": {"limits": {"cpu": 1}}}}),
+        ),
+        case(
+            "spec.generator.schema",
             "must have exactly one of example, configMap and inline",
             schema(json!({"inline": {"id": "uuid"}})),
             schema(json!({})),

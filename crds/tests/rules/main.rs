@@ -23,7 +23,10 @@ fn schema() -> Value {
 
 /// The rules that an object breaks by an API server's CEL.
 fn broken_in_cel(object: &Value, old: Option<&Value>) -> BTreeSet<String> {
-    let outcome = Validator::new().validate(&schema(), object, old);
+    let schema = schema();
+    // The validator does not fill in what a default of its own has added, as an API server does.
+    let filled = |object| kube_cel::apply_defaults(&schema, object);
+    let outcome = Validator::new().validate(&schema, &filled(object), old.map(filled).as_ref());
     let errors = outcome
         .err()
         .map(|errors| errors.into_vec())

@@ -137,7 +137,7 @@ impl Context {
         let facts = DrainFacts {
             chunks: transport.depths.chunks,
             receipts: transport.depths.receipts,
-            ..state.drain_facts(pipeline.spec.suspend, was_drained)
+            ..state.drain_facts(watched.uid(), pipeline.spec.suspend, was_drained)
         };
         let now = self.began.elapsed();
         self.memo(watched, |memo| drain(&facts, &mut memo.empty, now))

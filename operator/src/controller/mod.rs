@@ -13,6 +13,7 @@ use std::time::Duration;
 use kube::Resource;
 use kube::runtime::controller::Action;
 use streampress_crds::api::pipeline::TransportPolicy;
+use streampress_crds::api::status::ProgressStatus;
 use streampress_crds::{CheckedPipeline, CompressionPipeline, Reason};
 use streampress_transport::error_chain;
 use tokio::time::{Instant, timeout};
@@ -127,6 +128,8 @@ async fn carry_out(
         .transport
         .maintain(&transport_plan(watched, checked, context));
     let state = context.cache.snapshot(&watched.key());
+    // Before Leases are made anew, and their holders count again.
+    let lost = ledger::lost(&said(watched, context), &state.ledgers(watched.uid()));
     let drain = context.drain(watched, pipeline, &state, &transport);
     let now = context.began.elapsed();
     let (replicas, scale_after) = context.memo(watched, |memo| {
@@ -167,13 +170,15 @@ async fn carry_out(
     let leaving = prune::prune(watched.uid(), &desired, resolved, &state, context).await?;
 
     let state = context.cache.snapshot(&watched.key());
-    let concluded = ledger::concluded(&state.ledgers());
+    prune::keep_lost(watched.uid(), &lost, &state, context).await?;
+    let state = context.cache.snapshot(&watched.key());
+    let concluded = ledger::concluded(&state.ledgers(watched.uid()));
     let (retention, retention_after) = context.retention(watched, pipeline, &transport, concluded);
     let seen = PipelineObservation {
         not_applied,
         drain: Some(drain),
         retention: Some(retention),
-        ..observation(watched, checked, &state, &replicas, transport)
+        ..observation(watched, checked, (&state, context), &replicas, transport)
     };
     let has_messages = [seen.depths.files, seen.depths.chunks, seen.depths.receipts]
         .into_iter()
@@ -235,16 +240,23 @@ fn drain_after(drain: Drain) -> Option<Duration> {
     }
 }
 
+/// The totals of the last status.
+fn said(watched: &WatchedPipeline, context: &Context) -> ProgressStatus {
+    let (written, _) = former(watched, context);
+    written.progress.unwrap_or_default()
+}
+
 /// What is known of a pipeline with a valid spec.
 fn observation(
     watched: &WatchedPipeline,
     checked: &CheckedPipeline,
-    state: &ClusterState,
+    (state, context): (&ClusterState, &Context),
     replicas: &Replicas,
     transport: TransportSnapshot,
 ) -> PipelineObservation {
     let generator = checked.pipeline().spec.generator.as_ref();
-    let ledgers = state.ledgers();
+    let generator = generator.filter(|generator| generator.schema.is_some());
+    let ledgers = ledger::with_lost(state.ledgers(watched.uid()), &said(watched, context));
     PipelineObservation {
         generation: watched.meta().generation,
         transport: transport.state,
@@ -298,7 +310,13 @@ async fn report_error(
     };
     let seen = PipelineObservation {
         not_applied: Some(problem),
-        ..observation(watched, checked, &state, &Replicas::new(), transport)
+        ..observation(
+            watched,
+            checked,
+            (&state, context),
+            &Replicas::new(),
+            transport,
+        )
     };
     write_status(watched, seen, context).await?;
     Ok(())

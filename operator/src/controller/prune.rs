@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use streampress_crds::ledger::Ledger;
 use streampress_crds::{Resolved, Role};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Context;
 use crate::apply::WriteError;
 use crate::resources::{ObjectKind, OwnedObject, names};
 use crate::state::cache::ObjectKey;
 use crate::state::cluster_state::ClusterState;
+use crate::state::ledger::{Ledgers, RetiredSlots};
 use crate::state::live_object::{Details, LeaseState, LiveObject};
 
 /// Writes what differs. An object that is refused for good, or for want of a permission, delays no other; the first refusal is
@@ -64,7 +65,7 @@ pub(super) async fn prune(
                 leaving = true;
                 continue;
             }
-            retire(object, lease, state, context).await?;
+            retire(uid, (object, lease), state, context).await?;
         }
         info!(pipeline = %state.pipeline, kind = kind.name(), %name, "The spec does not need it any more; deleting it.");
         let key = key(state, kind, name);
@@ -75,19 +76,51 @@ pub(super) async fn prune(
 
 /// Keeps what a slot has counted before its Lease is deleted.
 async fn retire(
-    object: &LiveObject,
-    lease: &LeaseState,
+    uid: &str,
+    (object, lease): (&LiveObject, &LeaseState),
     state: &ClusterState,
     context: &Context,
 ) -> Result<(), WriteError> {
     let Some(role) = lease.role.filter(|_| lease.counted != Ledger::default()) else {
         return Ok(());
     };
+    keep_counts(uid, state, context, |retired| {
+        retired.add(&object.uid, role, lease.counted);
+    })
+    .await
+}
+
+/// Keeps what was counted by Leases that others deleted: the last status says it.
+pub(super) async fn keep_lost(
+    uid: &str,
+    lost: &Ledgers,
+    state: &ClusterState,
+    context: &Context,
+) -> Result<(), WriteError> {
+    if lost.is_empty() {
+        return Ok(());
+    }
+    warn!(pipeline = %state.pipeline, ?lost, "Slots' Leases were deleted, not by this operator; what they had counted by the last status is kept.");
+    let kept = keep_counts(uid, state, context, |retired| retired.add_lost(lost)).await;
+    match kept {
+        // Without the Lease that would note it, the next reconcile does.
+        Err(error) if error.is_gone() => Ok(()),
+        kept => kept,
+    }
+}
+
+/// Changes what is noted of deleted slots.
+async fn keep_counts(
+    uid: &str,
+    state: &ClusterState,
+    context: &Context,
+    change: impl FnOnce(&mut RetiredSlots),
+) -> Result<(), WriteError> {
     // Another slot may have been retired a moment ago: read what is known now.
     let state = context.cache.snapshot(&state.pipeline);
-    let mut retired = state.retired();
+    let mut retired = state.retired(uid);
     retired.add_gone_to_total(|uid| state.leases().any(|(lease, _)| lease.uid == uid));
-    retired.add(&object.uid, role, lease.counted);
+    change(&mut retired);
     let text = serde_json::to_string(&retired).unwrap_or_default();
     let pipeline = &state.pipeline;
     let keeper = names::slot(&pipeline.name, Role::Compressor, 0);

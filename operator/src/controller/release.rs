@@ -13,6 +13,7 @@ use streampress_crds::lease::Times;
 use tokio::time::timeout;
 use tracing::info;
 
+use crate::apply::claim::{InstallationClaim, OVER_AFTER};
 use crate::apply::election::{Election, Leadership};
 use crate::apply::without_finalizer;
 use crate::state::pipeline::has_finalizer;
@@ -50,6 +51,20 @@ pub async fn release_pipelines(client: Client, installation: Installation) -> Re
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(error).context("stopping the operator"),
     }
+    let claim = InstallationClaim::new(
+        client.clone(),
+        installation.namespace.clone(),
+        (&installation.lease_namespace, &installation.lease_name),
+        OVER_AFTER,
+    );
+    let other = claim.held_by_another().await;
+    if let Some(other) = other.context("reading whose the pipelines are")? {
+        info!(
+            other,
+            "The pipelines are another installation's; they keep its finalizer."
+        );
+        return Ok(());
+    }
     // Only the leader writes: no operator adds a finalizer again after this.
     let leases = Api::namespaced(client.clone(), &installation.lease_namespace);
     let mut election = Election::new(
@@ -69,7 +84,9 @@ pub async fn release_pipelines(client: Client, installation: Installation) -> Re
         released = release_all(client, installation.namespace.as_deref()) => released,
         () = election.keep() => bail!("another operator took the lead; stop it first"),
     };
+    let claim = claim.release().await;
     election.release().await;
+    claim.context("giving up the claim on the pipelines")?;
     info!(pipelines = released?, "Released the pipelines.");
     Ok(())
 }

@@ -123,6 +123,8 @@ pub(crate) struct RoleState {
     pub(crate) rolled_out: bool,
     /// Why pods do not come up, in the cluster's words.
     pub(crate) stuck: Option<String>,
+    /// Why the kubelet does not start a pod, in its words.
+    pub(crate) pod_problem: Option<String>,
     /// Since when pods have been missing that stay up.
     pub(crate) unavailable_since: Option<Timestamp>,
     /// Image of the pods.
@@ -206,6 +208,15 @@ impl StatusSummary {
 
     fn with_advice(self, advice: String) -> Self {
         Self { advice, ..self }
+    }
+
+    /// Also names the pod of a role that does not start, where there is one.
+    fn with_problem(mut self, role: &RoleState) -> Self {
+        if let Some(why) = &role.pod_problem {
+            let problem = format!(" A pod of the {} does not start: {why}.", role.role);
+            self.message.push_str(&problem);
+        }
+        self
     }
 
     /// Message and advice.
@@ -313,16 +324,22 @@ fn summary(
     if let Some(not_starting) = seen.roles.iter().find_map(|role| not_starting(role, now)) {
         return not_starting;
     }
-    let Some(incomplete) = seen.roles.iter().find(|role| role.is_incomplete()) else {
+    let incomplete = || seen.roles.iter().filter(|role| role.is_incomplete());
+    let has_problem = incomplete().find(|role| role.pod_problem.is_some());
+    let Some(incomplete) = has_problem.or_else(|| incomplete().next()) else {
         return working(seen);
     };
     let waiting = waiting(incomplete);
-    if !keeps_working(seen, former, now) {
-        return waiting;
+    if keeps_working(seen, former, now) {
+        return StatusSummary {
+            scaling: Some(waiting.details()),
+            ..working(seen)
+        }
+        .with_problem(incomplete);
     }
-    StatusSummary {
-        scaling: Some(waiting.details()),
-        ..working(seen)
+    match &incomplete.pod_problem {
+        Some(why) if incomplete.ready == 0 => does_not_start(incomplete, why),
+        _ => waiting,
     }
 }
 
@@ -364,7 +381,10 @@ fn failed(problem: &Problem) -> StatusSummary {
 }
 
 fn not_starting(role: &RoleState, now: &Time) -> Option<StatusSummary> {
-    let why = role.not_starting(now)?;
+    role.not_starting(now).map(|why| does_not_start(role, &why))
+}
+
+fn does_not_start(role: &RoleState, why: &str) -> StatusSummary {
     let message = format!("The {} does not start: {why}.", role.role);
     let summary = StatusSummary::new(
         Phase::Degraded,
@@ -372,15 +392,19 @@ fn not_starting(role: &RoleState, now: &Time) -> Option<StatusSummary> {
         message,
         Readiness::Stalled,
     );
-    Some(summary.with_advice(format!(
+    summary.with_advice(format!(
         "See `kubectl describe pod {pods}` and `kubectl logs {pods}`.",
         pods = role.kubectl_selector()
-    )))
+    ))
 }
 
 fn waiting(role: &RoleState) -> StatusSummary {
+    let problem = match &role.pod_problem {
+        Some(why) => format!("; one does not start: {why}"),
+        None => String::new(),
+    };
     let message = format!(
-        "Waiting for the {}: {} of {} pods are ready.",
+        "Waiting for the {}: {} of {} pods are ready{problem}.",
         role.role, role.ready, role.desired,
     );
     let summary = StatusSummary::new(

@@ -23,12 +23,20 @@ const REFUSED: Duration = Duration::from_secs(60);
 #[derive(Clone, Default)]
 pub struct OperatorHealth {
     watches: Arc<Mutex<Vec<Arc<WatchHealth>>>>,
+    /// Why this process does nothing although it leads.
+    refused: Arc<Mutex<Option<String>>>,
 }
 
 impl OperatorHealth {
     /// From now on these watches count.
     pub(crate) fn set(&self, watches: Vec<Arc<WatchHealth>>) {
         *self.watches.lock() = watches;
+        *self.refused.lock() = None;
+    }
+
+    /// This process does nothing, and why.
+    pub(crate) fn refused(&self, why: String) {
+        *self.refused.lock() = Some(why);
     }
 
     /// Whether all watches move; else which does not, a line each.
@@ -47,6 +55,9 @@ impl OperatorHealth {
 
     /// Whether everything has been listed once and can be followed; else what cannot and why, a line each.
     pub fn ready(&self) -> Result<(), String> {
+        if let Some(why) = &*self.refused.lock() {
+            return Err(format!("{why}\n"));
+        }
         all_well(&self.watches.lock(), |watch| {
             let why = match watch.failure() {
                 Some((why, since)) if since > REFUSED || !watch.is_listed() => why,

@@ -16,7 +16,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{
     AutoscalingMode, PullPolicy, ResourceAmount, ResourcesSpec, WorkerSpec,
@@ -90,11 +90,10 @@ fn deployment(input: &BuildInput<'_>, settings: &Settings) -> OwnedObject {
         }),
         status: None,
     };
-    let worker = worker(input, role);
-    let has_template = worker.is_some_and(|worker| worker.pod_template.is_some());
+    let has_template = users_template(input, role).is_some();
     OwnedObject::Deployment(Box::new(RoleDeployment {
         object,
-        first_replicas: match worker {
+        first_replicas: match worker(input, role) {
             // One is enough for what a suspended pipeline still has to do.
             Some(worker) if !input.pipeline.spec.suspend => worker.autoscaling.min.max(1),
             Some(_) | None => 1,
@@ -139,6 +138,28 @@ fn worker<'a>(input: &BuildInput<'a>, role: Role) -> Option<&'a WorkerSpec> {
     }
 }
 
+/// CPU and memory of a role's pods.
+fn amounts<'a>(input: &BuildInput<'a>, role: Role) -> Option<&'a ResourcesSpec> {
+    match worker(input, role) {
+        Some(worker) => Some(&worker.resources),
+        None => Some(&input.pipeline.spec.generator.as_ref()?.resources),
+    }
+}
+
+/// What the user wants merged into a role's pod template.
+fn users_template<'a>(input: &BuildInput<'a>, role: Role) -> Option<&'a Map<String, Value>> {
+    match worker(input, role) {
+        Some(worker) => worker.pod_template.as_ref(),
+        None => input
+            .pipeline
+            .spec
+            .generator
+            .as_ref()?
+            .pod_template
+            .as_ref(),
+    }
+}
+
 /// Our template, the user's laid over it, and on top the labels that the selector needs.
 fn pod_template(input: &BuildInput<'_>, settings: &Settings) -> Value {
     let role = settings.role();
@@ -173,8 +194,7 @@ fn pod_template(input: &BuildInput<'_>, settings: &Settings) -> Value {
             ..PodSpec::default()
         }),
     };
-    let users = worker(input, role).and_then(|worker| worker.pod_template.as_ref());
-    let mut template = laid_over(&ours, users);
+    let mut template = laid_over(&ours, users_template(input, role));
     let labels = names::labels(input.name, role.as_str());
     merge(&mut template, &json!({"metadata": {"labels": labels}}));
     template
@@ -211,7 +231,7 @@ fn container(input: &BuildInput<'_>, settings: &Settings) -> Container {
         }]),
         readiness_probe: Some(probe("/readyz", 5, 3)),
         liveness_probe: Some(probe("/livez", 10, 6)),
-        resources: worker(input, role).and_then(|worker| resources(&worker.resources)),
+        resources: amounts(input, role).and_then(resources),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -402,6 +422,6 @@ fn schema_file(settings: &Settings) -> Option<&str> {
 
 fn schema_config_map(input: &BuildInput<'_>, settings: &Settings) -> Option<(String, String)> {
     let key = schema_file(settings)?.rsplit('/').next()?.to_owned();
-    let schema = &input.pipeline.spec.generator.as_ref()?.schema;
+    let schema = input.pipeline.spec.generator.as_ref()?.schema.as_ref()?;
     Some((schema.config_map.clone()?, key))
 }

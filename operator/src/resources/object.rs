@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -12,7 +12,7 @@ use serde::ser::Error;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-/// The kinds of objects the operator makes. Applied in this order: what a worker needs comes before the worker.
+/// The kinds of a pipeline's objects. Applied in this order: what a worker needs comes before the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectKind {
     /// The identity of the workers.
@@ -31,10 +31,12 @@ pub enum ObjectKind {
     PodDisruptionBudget,
     /// The pods of a role.
     Deployment,
+    /// A worker. Deployments make them; the operator only reads why one does not start.
+    Pod,
 }
 
 impl ObjectKind {
-    /// All of them, in order.
+    /// Those that the operator makes, in order.
     pub const ALL: [Self; 8] = [
         Self::ServiceAccount,
         Self::Role,
@@ -57,6 +59,7 @@ impl ObjectKind {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::PodDisruptionBudget => "PodDisruptionBudget",
             Self::Deployment => "Deployment",
+            Self::Pod => "Pod",
         }
     }
 
@@ -71,6 +74,7 @@ impl ObjectKind {
             Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
             Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
+            Self::Pod => ApiResource::erase::<Pod>(&()),
         }
     }
 }

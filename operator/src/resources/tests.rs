@@ -245,6 +245,37 @@ fn the_users_template_is_laid_over_but_cannot_lose_the_selectors_labels() {
 }
 
 #[test]
+fn the_pods_of_every_role_have_the_amounts_and_the_template_of_its_spec() {
+    let of_role = json!({
+        "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "128Mi"}},
+        "podTemplate": {"metadata": {"labels": {"team": "a"}}, "spec": {"nodeSelector": {"disk": "fast"}}},
+    });
+    let mut generator = of_role.clone();
+    generator["schema"] = json!({"example": "stock-market"});
+    let generates = json!({"generator": generator, "compressor": of_role, "decompressor": of_role});
+    // Where nothing is generated, the same pod scans.
+    let scans = json!({"source": {"scanSeconds": 5}, "generator": of_role, "compressor": of_role, "decompressor": of_role});
+    for spec in [generates, scans] {
+        let objects = built(spec);
+        let deployments = objects
+            .iter()
+            .filter(|object| object.kind() == ObjectKind::Deployment);
+        let deployments: Vec<Value> = deployments.map(json).collect();
+        assert_eq!(deployments.len(), Role::ALL.len());
+        for deployment in deployments {
+            let pod = &deployment["spec"]["template"];
+            let (name, container) = (
+                &deployment["metadata"]["name"],
+                &pod["spec"]["containers"][0],
+            );
+            assert_eq!(container["resources"], of_role["resources"], "{name}");
+            assert_eq!(pod["metadata"]["labels"]["team"], "a", "{name}");
+            assert_eq!(pod["spec"]["nodeSelector"]["disk"], "fast", "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_users_own_service_account_is_used_and_not_made() {
     let objects = built(json!({"aws": {"serviceAccountName": "irsa"}}));
     assert!(!names(&objects).contains(&"ServiceAccount stock-worker".to_owned()));

@@ -54,7 +54,7 @@ impl ClusterState {
             .values()
             .filter_map(|object| match &object.details {
                 Details::Lease(lease) => Some((object, lease)),
-                Details::Deployment(_) | Details::Other => None,
+                Details::Deployment(_) | Details::Pod(_) | Details::Other => None,
             })
     }
 
@@ -62,14 +62,14 @@ impl ClusterState {
         let name = names::of_role(&self.pipeline.name, role);
         match &self.get(ObjectKind::Deployment, &name)?.details {
             Details::Deployment(deployment) => Some(deployment),
-            Details::Lease(_) | Details::Other => None,
+            Details::Lease(_) | Details::Pod(_) | Details::Other => None,
         }
     }
 
     fn lease(&self, name: &str) -> Option<&LeaseState> {
         match &self.get(ObjectKind::Lease, name)?.details {
             Details::Lease(lease) => Some(lease),
-            Details::Deployment(_) | Details::Other => None,
+            Details::Deployment(_) | Details::Pod(_) | Details::Other => None,
         }
     }
 
@@ -78,21 +78,25 @@ impl ClusterState {
         Some(self.deployment(role)?.desired)
     }
 
-    /// What deleted slots have counted, from the Lease that notes it.
-    pub(crate) fn retired(&self) -> RetiredSlots {
-        let keeper = names::slot(&self.pipeline.name, Role::Compressor, 0);
-        let retired = self
-            .lease(&keeper)
-            .and_then(|lease| lease.retired.as_deref());
+    /// The Leases of the pipeline of this UID: those of an earlier one of the same name may still be there.
+    fn leases_of(&self, uid: &str) -> impl Iterator<Item = (&LiveObject, &LeaseState)> + Clone {
+        let leases = self.leases();
+        leases.filter(move |(object, _)| !object.is_of_another(uid))
+    }
+
+    /// What deleted slots of the pipeline of this UID have counted, from the Lease that notes it.
+    pub(crate) fn retired(&self, uid: &str) -> RetiredSlots {
+        let mut leases = self.leases_of(uid);
+        let retired = leases.find_map(|(_, lease)| lease.retired.as_deref());
         retired.cloned().unwrap_or_default()
     }
 
-    /// What has been counted.
-    pub(crate) fn ledgers(&self) -> Ledgers {
+    /// What has been counted for the pipeline of this UID.
+    pub(crate) fn ledgers(&self, uid: &str) -> Ledgers {
         let leases = self
-            .leases()
+            .leases_of(uid)
             .filter_map(|(object, lease)| Some((object.uid.as_str(), lease.role?, lease.counted)));
-        ledger::sum(leases, &self.retired())
+        ledger::sum(leases, &self.retired(uid))
     }
 
     /// The services that are down for a role: those that holders of its slots reported last, where no message of the role was
@@ -146,16 +150,31 @@ impl ClusterState {
     }
 
     /// The facts for [`drain`](crate::decide::drain::drain) that the cluster knows.
-    pub(crate) fn drain_facts(&self, suspend: bool, was_drained: bool) -> DrainFacts {
+    pub(crate) fn drain_facts(&self, uid: &str, suspend: bool, was_drained: bool) -> DrainFacts {
         DrainFacts {
             suspend,
             was_drained,
             intake_pods: self.intake_pods(),
             held_slots: self.held_slots(),
-            unaccounted: ledger::unaccounted(&self.ledgers()),
+            unaccounted: ledger::unaccounted(&self.ledgers(uid)),
             chunks: None,
             receipts: None,
         }
+    }
+
+    /// Why a pod of a role with this image does not start. Pods of a spec before this one leave when those of this one run.
+    fn pod_problem(&self, role: Role, image: Option<&String>) -> Option<String> {
+        let mut pods = self
+            .objects
+            .values()
+            .filter_map(|object| match &object.details {
+                Details::Pod(pod) => Some(pod),
+                Details::Deployment(_) | Details::Lease(_) | Details::Other => None,
+            });
+        pods.find_map(|pod| {
+            let is_ours = pod.role == Some(role) && pod.image.as_ref() == image;
+            pod.problem.clone().filter(|_| is_ours)
+        })
     }
 
     /// The workers of each role, as the status needs them.
@@ -188,6 +207,7 @@ impl ClusterState {
                 ready: deployment.ready,
                 rolled_out: deployment.rolled_out,
                 stuck: deployment.stuck,
+                pod_problem: self.pod_problem(role, deployment.image.as_ref()),
                 unavailable_since: deployment.unavailable_since,
                 image: deployment.image,
                 namespace: self.pipeline.namespace.to_string(),

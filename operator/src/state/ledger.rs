@@ -41,6 +41,14 @@ impl RetiredSlots {
         }
     }
 
+    /// Adds what was counted by Leases that others deleted.
+    pub(crate) fn add_lost(&mut self, lost: &Ledgers) {
+        for (role, ledger) in lost {
+            let total = self.total.entry(*role).or_default();
+            *total = total.plus(*ledger);
+        }
+    }
+
     /// The counters of what is gone; a Lease that is still there is counted by itself.
     fn add_to(&self, ledgers: &mut Ledgers, is_there: impl Fn(&str) -> bool) {
         let leaving = self
@@ -73,6 +81,51 @@ pub(crate) fn sum<'a>(
     retired.add_to(&mut ledgers, |uid| {
         leases.clone().any(|(lease, _, _)| lease == uid)
     });
+    ledgers
+}
+
+/// What the status said and no Lease says any more: others deleted Leases. Nothing where totals did not go back. The status
+/// does not tell whose a failed or superseded file was; they count as the decompressor's.
+pub(crate) fn lost(said: &ProgressStatus, ledgers: &Ledgers) -> Ledgers {
+    let now = progress(ledgers);
+    let less = |said: i64, now: i64| u64::try_from(said.saturating_sub(now)).unwrap_or(0);
+    let generator = Ledger {
+        files: less(said.files_generated, now.files_generated),
+        ..Ledger::default()
+    };
+    let counted = ledgers.get(&Role::Compressor);
+    let counted = counted.map_or(0, |ledger| i64::try_from(ledger.files).unwrap_or(i64::MAX));
+    let compressor = Ledger {
+        files: match now.files_compressed < said.files_compressed {
+            true => less(said.files_compressed, counted),
+            false => 0,
+        },
+        bytes_in: less(said.bytes_raw, now.bytes_raw),
+        bytes_out: less(said.bytes_compressed, now.bytes_compressed),
+        ..Ledger::default()
+    };
+    let decompressor = Ledger {
+        files: less(said.files_restored, now.files_restored),
+        failures: less(said.files_failed, now.files_failed),
+        superseded: less(said.files_superseded, now.files_superseded),
+        ..Ledger::default()
+    };
+    let lost = [
+        (Role::Generator, generator),
+        (Role::Compressor, compressor),
+        (Role::Decompressor, decompressor),
+    ];
+    let lost = lost.into_iter();
+    lost.filter(|(_, ledger)| *ledger != Ledger::default())
+        .collect()
+}
+
+/// The sums with what was lost of them, so that totals never go back.
+pub(crate) fn with_lost(mut ledgers: Ledgers, said: &ProgressStatus) -> Ledgers {
+    for (role, lost) in lost(said, &ledgers) {
+        let sum = ledgers.entry(role).or_default();
+        *sum = sum.plus(lost);
+    }
     ledgers
 }
 
@@ -109,7 +162,8 @@ pub(crate) fn progress(ledgers: &Ledgers) -> ProgressStatus {
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     ProgressStatus {
         files_generated: signed(generator.files),
-        files_compressed: signed(compressor.files),
+        // What was restored had been packed, by a worker whose latest counts are lost or for an earlier pipeline on the same queues.
+        files_compressed: signed(compressor.files.max(decompressor.files)),
         files_restored: signed(decompressor.files),
         files_failed: signed(compressor.failures.saturating_add(decompressor.failures)),
         files_superseded: signed(
@@ -232,6 +286,53 @@ mod tests {
             serde_json::from_str::<RetiredSlots>(&text).ok(),
             Some(retired)
         );
+    }
+
+    #[test]
+    fn totals_never_go_back_whichever_leases_others_delete() {
+        let decompressor = Ledger {
+            superseded: 2,
+            ..counted(589, 0, 0, 3)
+        };
+        let leases = [
+            ("g", Role::Generator, counted(600, 0, 0, 0)),
+            ("c", Role::Compressor, counted(594, 1000, 90, 1)),
+            ("d", Role::Decompressor, decompressor),
+        ];
+        let none = RetiredSlots::default();
+        let said = progress(&sum(leases.into_iter(), &none));
+        for deleted in 0..1_u32 << leases.len() {
+            let left = leases.iter().enumerate();
+            let left = left.filter(|(number, _)| deleted & (1 << number) == 0);
+            let left = left.map(|(_, lease)| *lease).collect::<Vec<_>>();
+            let left = sum(left.iter().copied(), &none);
+            assert_eq!(lost(&said, &left).is_empty(), deleted == 0);
+            assert_eq!(progress(&with_lost(left.clone(), &said)), said);
+            let mut retired = RetiredSlots::default();
+            retired.add_lost(&lost(&said, &left));
+            let next = [("n", Role::Compressor, counted(1, 0, 0, 0))];
+            let mut after = sum(next.into_iter(), &retired);
+            for (role, ledger) in left {
+                let total = after.entry(role).or_default();
+                *total = total.plus(ledger);
+            }
+            let after = progress(&after);
+            assert_eq!(
+                (after.files_compressed, after.files_restored),
+                (said.files_compressed + 1, said.files_restored)
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_restored_had_been_packed_also_where_that_was_not_counted() {
+        let leases = [
+            ("g", Role::Generator, counted(600, 0, 0, 0)),
+            ("c", Role::Compressor, counted(589, 0, 0, 0)),
+            ("d", Role::Decompressor, counted(600, 0, 0, 0)),
+        ];
+        let progress = progress(&sum(leases.into_iter(), &RetiredSlots::default()));
+        assert_eq!(progress.files_compressed, 600);
     }
 
     #[test]

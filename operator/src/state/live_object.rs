@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DeploymentSpec, DeploymentStatus};
 use k8s_openapi::api::coordination::v1::LeaseSpec;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, ContainerStateWaiting, PodSpec, PodStatus};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DynamicObject, ObjectMeta};
 use kube::{Resource, ResourceExt};
@@ -22,6 +22,23 @@ use crate::resources::{ObjectKind, WORKER, names};
 
 /// How long a Lease without a duration is held. Workers' Leases are made with this duration.
 const LEASE: Duration = Duration::from_secs(15);
+/// Why the kubelet does not start a container where waiting alone does not help. Source: pkg/kubelet/images/types.go and
+/// pkg/kubelet/kuberuntime of Kubernetes.
+const NOT_STARTED: [&str; 7] = [
+    PULL_FAILED,
+    PULL_WAITS,
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+];
+/// An image could not be pulled.
+const PULL_FAILED: &str = "ErrImagePull";
+/// It could not be pulled, and will be tried again.
+const PULL_WAITS: &str = "ImagePullBackOff";
+/// The most characters of a pod's problem that are kept.
+const PROBLEM_CHARS: usize = 300;
 
 /// One object in the cluster.
 #[derive(Clone, Debug)]
@@ -45,6 +62,8 @@ pub(crate) enum Details {
     Deployment(DeploymentState),
     /// A slot.
     Lease(LeaseState),
+    /// A worker.
+    Pod(PodState),
     /// Nothing is read of the other kinds.
     Other,
 }
@@ -68,6 +87,17 @@ pub(crate) struct DeploymentState {
     pub(crate) unavailable_since: Option<Timestamp>,
     /// Image of the pods.
     pub(crate) image: Option<String>,
+}
+
+/// A pod, as far as it says why it does not start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct PodState {
+    /// Its role, by its label.
+    pub(crate) role: Option<Role>,
+    /// Image of its worker.
+    pub(crate) image: Option<String>,
+    /// Why a container does not start, in the kubelet's words.
+    pub(crate) problem: Option<String>,
 }
 
 /// A Lease's spec and annotations.
@@ -106,6 +136,7 @@ impl LiveObject {
             details: match kind {
                 ObjectKind::Deployment => Details::Deployment(DeploymentState::of(object)),
                 ObjectKind::Lease => Details::Lease(LeaseState::of(object)),
+                ObjectKind::Pod => Details::Pod(PodState::of(object)),
                 _ => Details::Other,
             },
         }
@@ -115,7 +146,7 @@ impl LiveObject {
     pub(crate) fn is_of_another(&self, uid: &str) -> bool {
         let noted = match &self.details {
             Details::Lease(lease) => lease.pipeline_uid.as_deref(),
-            Details::Deployment(_) | Details::Other => None,
+            Details::Deployment(_) | Details::Pod(_) | Details::Other => None,
         };
         let of = self.owner_uid.as_deref().or(noted);
         of.is_some_and(|of| of != uid)
@@ -131,6 +162,7 @@ impl LiveObject {
         };
         let same_details = match (&self.details, &before.details) {
             (Details::Deployment(now), Details::Deployment(before)) => now == before,
+            (Details::Pod(now), Details::Pod(before)) => now == before,
             (Details::Lease(now), Details::Lease(before)) => {
                 now.holder == before.holder && now.health.outage == before.health.outage
             }
@@ -221,18 +253,57 @@ fn unavailable_since(status: &DeploymentStatus) -> Option<Timestamp> {
     condition.last_transition_time.as_ref().map(|since| since.0)
 }
 
+impl PodState {
+    fn of(object: &DynamicObject) -> Self {
+        // Labels are easily copied: a worker's pod belongs to a Deployment's ReplicaSet, and one that is deleted is no problem.
+        let owners = object.owner_references();
+        let is_worker = owners.iter().any(|owner| owner.kind == "ReplicaSet")
+            && object.metadata.deletion_timestamp.is_none();
+        if !is_worker {
+            return Self::default();
+        }
+        let spec: PodSpec = part(object, "spec");
+        let status: PodStatus = part(object, "status");
+        let containers = status.init_container_statuses.into_iter().flatten();
+        let mut containers = containers.chain(status.container_statuses.into_iter().flatten());
+        let worker = spec.containers.into_iter().find(|it| it.name == WORKER);
+        Self {
+            role: role_of(&object.metadata),
+            image: worker.and_then(|worker| worker.image),
+            problem: containers.find_map(|it| not_started(&it.state?.waiting?)),
+        }
+    }
+}
+
+/// Why the kubelet does not start a container; nothing while it is about to. A failed pull and the wait after it say the same,
+/// so that a status does not change with each attempt.
+fn not_started(waiting: &ContainerStateWaiting) -> Option<String> {
+    let reason = waiting.reason.as_deref();
+    let reason = reason.filter(|reason| NOT_STARTED.contains(reason))?;
+    let message = waiting.message.as_deref().unwrap_or_default();
+    let failed_pull = format!("{PULL_FAILED}: ");
+    let (reason, message) = match message.split_once(&failed_pull) {
+        Some((_, cause)) if reason == PULL_WAITS => (PULL_FAILED, cause),
+        _ => (reason, message),
+    };
+    let message: String = message.chars().take(PROBLEM_CHARS).collect();
+    let said = format!("{reason}: {}", message.trim_end_matches('.'));
+    Some(said.trim_end_matches([':', ' ']).to_owned())
+}
+
+/// The role of a pipeline's object, by its label.
+fn role_of(meta: &ObjectMeta) -> Option<Role> {
+    meta.labels.as_ref()?.get(names::COMPONENT)?.parse().ok()
+}
+
 impl LeaseState {
     fn of(object: &DynamicObject) -> Self {
         let spec: LeaseSpec = part(object, "spec");
         let meta = &object.metadata;
-        let label = meta
-            .labels
-            .as_ref()
-            .and_then(|labels| labels.get(names::COMPONENT));
         let seconds = spec.lease_duration_seconds;
         let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
         Self {
-            role: label.and_then(|label| label.parse().ok()),
+            role: role_of(meta),
             holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
             duration: seconds.map_or(LEASE, Duration::from_secs),
             pipeline_uid: text(meta, names::PIPELINE_UID).cloned(),
@@ -340,6 +411,65 @@ mod tests {
         };
         assert_eq!(since("False").as_deref(), Some("2026-01-01T00:00:00Z"));
         assert_eq!(since("True"), None);
+    }
+
+    fn pod(waiting: Value, more: Value) -> PodState {
+        let mut object = json!({
+            "metadata": {"labels": {names::COMPONENT: "compressor"}, "ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "stock-compressor-1", "uid": "r"}
+            ]},
+            "spec": {"containers": [{"name": WORKER, "image": "r/s:1"}]},
+            "status": {"containerStatuses": [
+                {"name": WORKER, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": waiting}}
+            ]},
+        });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            object["metadata"][name] = value.clone();
+        }
+        PodState::of(&serde_json::from_value(object).expect("an object"))
+    }
+
+    #[test]
+    fn a_pod_says_why_the_kubelet_does_not_start_it_and_nothing_while_it_is_about_to() {
+        let says = |reason: &str, message: &str| {
+            let pod = pod(json!({"reason": reason, "message": message}), json!({}));
+            (pod.role, pod.problem)
+        };
+        let said = |problem: &str| (Some(Role::Compressor), Some(problem.to_owned()));
+        assert_eq!(
+            says("ErrImagePull", "r/s:1: not found."),
+            said("ErrImagePull: r/s:1: not found")
+        );
+        assert_eq!(
+            says(
+                "ImagePullBackOff",
+                r#"Back-off pulling image "r/s:1": ErrImagePull: r/s:1: not found"#
+            ),
+            said("ErrImagePull: r/s:1: not found")
+        );
+        assert_eq!(
+            says("ImagePullBackOff", r#"Back-off pulling image "r/s:1""#),
+            said(r#"ImagePullBackOff: Back-off pulling image "r/s:1""#)
+        );
+        assert_eq!(says("InvalidImageName", ""), said("InvalidImageName"));
+        assert_eq!(
+            says("CreateContainerConfigError", r#"secret "keys" not found"#),
+            said(r#"CreateContainerConfigError: secret "keys" not found"#)
+        );
+        for normal in ["ContainerCreating", "PodInitializing", "CrashLoopBackOff"] {
+            assert_eq!(says(normal, "").1, None, "{normal}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_is_deleted_or_that_no_deployment_made_says_nothing() {
+        let waiting = json!({"reason": "ErrImagePull", "message": "not found"});
+        for more in [
+            json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}),
+            json!({"ownerReferences": []}),
+        ] {
+            assert_eq!(pod(waiting.clone(), more), PodState::default());
+        }
     }
 
     #[test]

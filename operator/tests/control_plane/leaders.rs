@@ -6,6 +6,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use rustix::process::Signal;
 use serde_json::json;
+use streampress_operator::release::{Installation, release_pipelines};
 use streampress_operator::resources::ObjectKind;
 
 use crate::support::cluster::{LEASE, eventually_within};
@@ -96,6 +97,65 @@ async fn a_leader_that_was_frozen_past_its_lease_writes_nothing_after_it_wakes()
         .filter(|seen| seen.writes())
         .count();
     assert_eq!(writes, 0, "writes after it woke");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_of_another_release_does_nothing_and_says_so_until_the_first_one_is_gone() {
+    let mut first = TestCluster::new().await;
+    first.create("stock", json!({})).await;
+    first.settled("stock").await;
+    let before = first.generations().await;
+    let mut second = TestCluster::empty().await;
+    second.namespace.clone_from(&first.namespace);
+    second.options.namespace = Some(first.namespace.clone());
+    second.options.lease_namespace.clone_from(&first.namespace);
+    second.options.lease_name = "other".into();
+    second.options.defaults.image = "streampress:other".into();
+    second.start();
+    let own = format!("{}/{LEASE}", first.namespace);
+    eventually("it says whose the pipelines are", async || {
+        second.health.ready().is_err_and(|why| why.contains(&own))
+    })
+    .await;
+    let events: Api<k8s_openapi::api::events::v1::Event> =
+        Api::namespaced(first.client.clone(), &first.namespace);
+    eventually("there is an Event", async || {
+        let events = events.list(&Default::default()).await.unwrap();
+        events.iter().any(|event| {
+            let note = event.note.as_deref().unwrap_or_default();
+            event.reason.as_deref() == Some("AnotherOperator") && note.contains(&own)
+        })
+    })
+    .await;
+    assert_eq!(first.generations().await, before);
+    // Uninstalling it leaves the first one's pipelines alone.
+    second.stop().await;
+    let installation = Installation {
+        lease_namespace: first.namespace.clone(),
+        lease_name: "other".into(),
+        deployment: "other".into(),
+        namespace: Some(first.namespace.clone()),
+        identity: "cleanup".into(),
+    };
+    let released = release_pipelines(first.client.clone(), installation).await;
+    released.unwrap();
+    let stock = first.pipelines().get("stock").await.unwrap();
+    assert!(stock.metadata.finalizers.is_some());
+    second.start();
+    first.stop().await;
+    eventually("the other one works now", async || {
+        first.generations().await != before && second.health.ready().is_ok()
+    })
+    .await;
+    // The first one comes back, and is the other one now.
+    first.start();
+    eventually("it says whose the pipelines are", async || {
+        first
+            .health
+            .ready()
+            .is_err_and(|why| why.contains("/other,"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{
+    Api, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams,
+};
 use serde_json::{Value, json};
 use streampress_operator::resources::ObjectKind;
 use tokio::time::Instant;
@@ -150,6 +152,93 @@ async fn a_role_that_is_taken_out_goes_and_what_it_counted_stays() {
             pipeline["status"]["progress"]["filesGenerated"] == 7
         })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_stay_and_go_on_where_leases_are_deleted_by_hand() {
+    let mut cluster = TestCluster::new().await;
+    cluster.create("stock", json!({"suspend": false})).await;
+    cluster.settled("stock").await;
+    let slots = ["stock-compressor-0", "stock-decompressor-0"];
+    let count = async |cluster: &TestCluster, files: u64| {
+        for slot in slots {
+            let ledger = json!({"files": files, "bytesIn": 100 * files, "bytesOut": files});
+            let counted = json!({"metadata": {"annotations": {"streampress.dev/ledger": ledger.to_string()}}});
+            let leases = cluster.of(ObjectKind::Lease);
+            let params = PatchParams::default();
+            let patch = Patch::Merge(counted);
+            eventually("the slot is there", async || {
+                leases.patch(slot, &params, &patch).await.is_ok()
+            })
+            .await;
+        }
+    };
+    let has_totals = |files: u64| {
+        move |stock: &Value| {
+            let progress = &stock["status"]["progress"];
+            progress["filesCompressed"] == files
+                && progress["filesRestored"] == files
+                && progress["bytesRaw"] == 100 * files
+        }
+    };
+    let delete = async |cluster: &TestCluster| {
+        for slot in slots {
+            let leases = cluster.of(ObjectKind::Lease);
+            leases.delete(slot, &DeleteParams::default()).await.unwrap();
+        }
+    };
+    // A change of a counter alone is read within ten minutes; one of the spec at once.
+    let look = async |cluster: &TestCluster, suspend: bool| {
+        cluster.edit("stock", json!({"suspend": suspend})).await;
+    };
+    count(&cluster, 7).await;
+    look(&cluster, true).await;
+    cluster.until("stock", "to have 7", has_totals(7)).await;
+    delete(&cluster).await;
+    count(&cluster, 2).await;
+    look(&cluster, false).await;
+    cluster.until("stock", "to have 9", has_totals(9)).await;
+    // Also while no operator runs.
+    cluster.stop().await;
+    delete(&cluster).await;
+    cluster.start();
+    count(&cluster, 1).await;
+    look(&cluster, true).await;
+    cluster.until("stock", "to have 10", has_totals(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_the_kubelet_cannot_start_is_named_within_one_interval_of_the_status() {
+    let cluster = TestCluster::new().await;
+    cluster.create("stock", json!({})).await;
+    cluster.settled("stock").await;
+    let pods = cluster.of(ObjectKind::Pod);
+    let of_compressor = ListParams::default().labels("app.kubernetes.io/component=compressor");
+    let mut names = Vec::new();
+    eventually("the Deployment has a pod", async || {
+        let listed = pods.list(&of_compressor).await.unwrap();
+        names = listed.iter().map(ResourceExt::name_any).collect();
+        !names.is_empty()
+    })
+    .await;
+    // There is no kubelet here to say so.
+    let waiting =
+        json!({"reason": "CreateContainerConfigError", "message": "secret \"keys\" not found"});
+    let status = json!({"status": {"phase": "Pending", "containerStatuses": [{
+        "name": "worker", "image": "a", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": waiting},
+    }]}});
+    let patch = Patch::Merge(status);
+    pods.patch_status(&names[0], &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    let stock = cluster
+        .until("stock", "to name the pod's problem", |stock| {
+            let message = stock["status"]["message"].as_str().unwrap_or_default();
+            message.contains("CreateContainerConfigError: secret \"keys\" not found")
+        })
+        .await;
+    assert_eq!(condition(&stock, "Ready"), "False");
+    assert_eq!(stock["status"]["phase"], "Degraded");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -478,7 +567,8 @@ async fn a_pipeline_made_again_under_its_name_begins_anew() {
                 .iter()
                 .all(|owner| Some(owner.uid.as_str()) == second["metadata"]["uid"].as_str())
         };
-        leases.items.len() == 3 && leases.items.iter().all(owned)
+        // Two slots, the leader's, and the one that says whose the pipelines are.
+        leases.items.len() == 4 && leases.items.iter().all(owned)
     })
     .await;
     assert_eq!(second["status"]["progress"]["filesCompressed"], 0);

@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The leader's Lease.
 pub const LEASE: &str = "streampress-operator";
+/// The Lease that says which installation runs the pipelines.
+const CLAIM: &str = "streampress-installation";
 
 /// A namespace, and an operator for it.
 pub struct TestCluster {
@@ -75,6 +77,7 @@ impl TestCluster {
             lease_name: LEASE.into(),
             identity: format!("test-{}", std::process::id()),
             times: Times::default(),
+            over_after: Duration::from_secs(1),
             defaults: WorkerDefaults {
                 image: "streampress:test".into(),
                 network_policies: true,
@@ -278,7 +281,7 @@ impl TestCluster {
             .items
             .iter()
             .map(ResourceExt::name_any)
-            .filter(|name| !matches!(name.as_str(), "default" | LEASE))
+            .filter(|name| !matches!(name.as_str(), "default" | LEASE | CLAIM))
             .collect();
         names.sort();
         names

@@ -28,6 +28,7 @@ fn role(role: Role) -> RoleState {
         ready: 1,
         rolled_out: true,
         stuck: None,
+        pod_problem: None,
         unavailable_since: None,
         namespace: "demo".into(),
         image: Some("streampress:1".into()),
@@ -110,6 +111,63 @@ fn failed(retry: Retry) -> TransportState {
         message: "do this".into(),
         retry,
     })
+}
+
+/// A pod of the compressor has no image; so many pods of it are ready.
+fn without_image(ready: i32) -> PipelineObservation {
+    let compressor = RoleState {
+        ready,
+        rolled_out: false,
+        pod_problem: Some("ErrImagePull: no such image".into()),
+        ..role(Role::Compressor)
+    };
+    PipelineObservation {
+        roles: vec![role(Role::Generator), compressor, role(Role::Decompressor)],
+        ..well()
+    }
+}
+
+#[test]
+fn a_pod_without_an_image_is_named_at_once_and_a_role_without_any_pod_does_not_work() {
+    check(
+        without_image(0),
+        Phase::Degraded,
+        "False",
+        "False",
+        "True",
+        "The compressor does not start: ErrImagePull: no such image.",
+    );
+    check(
+        without_image(1),
+        Phase::Pending,
+        "False",
+        "True",
+        "False",
+        "1 of 1 pods are ready; one does not start: ErrImagePull: no such image.",
+    );
+}
+
+#[test]
+fn a_pipeline_whose_other_pods_work_stays_ready_and_names_the_pod_that_does_not_start() {
+    let running = status_of(&well());
+    for ready in [0, 1] {
+        let seen = without_image(ready);
+        let named = status(&seen, &running, at(2));
+        assert_eq!(
+            (holds(&named, "Ready"), holds(&named, "Reconciling")),
+            ("True".to_owned(), "True".to_owned())
+        );
+        let message = named.message.clone().unwrap_or_default();
+        assert!(
+            message
+                .ends_with("A pod of the compressor does not start: ErrImagePull: no such image."),
+            "{message}"
+        );
+        // A role with no pod at all does not work for long.
+        let later = status(&seen, &named, at(200));
+        let expected = if ready == 0 { "False" } else { "True" };
+        assert_eq!(holds(&later, "Ready"), expected, "{ready} ready");
+    }
 }
 
 #[test]
