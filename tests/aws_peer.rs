@@ -18,7 +18,7 @@ use streampress::legacy::compressor::LegacyCompressor;
 use streampress::message::Digest;
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::decompress::Decompressor;
-use streampress::roles::source::SourceFilter;
+use streampress::roles::source::{SettleTime, SourceFilter};
 use streampress_codec::hybrid;
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
@@ -148,6 +148,7 @@ impl PeerFixture {
             break_bytes: 400 * 1024,
             read_location: READ_LOCATION.into(),
             on_compressed: OnCompressed::Keep,
+            settle: SettleTime::default(),
             filter: SourceFilter {
                 formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
                 skips_renamed: false,

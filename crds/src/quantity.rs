@@ -4,6 +4,7 @@
 //! bad object must not stop the reading of all: [`ByteSize::bytes`] reports a wrong one.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -47,10 +48,22 @@ impl ByteSize {
 
     /// The number of bytes, a fraction of a byte rounded up as Kubernetes does.
     pub fn bytes(&self) -> Result<u64, NotAByteSize> {
-        parse(&self.text).map_err(|help| NotAByteSize {
+        parse(&self.text).map_err(|advice| NotAByteSize {
             text: self.text.clone(),
-            help,
+            help: advice.help(None),
         })
+    }
+
+    /// The number of bytes, in this range.
+    ///
+    /// # Errors
+    /// What to write instead, which is in the range.
+    pub fn bytes_within(&self, range: &RangeInclusive<u64>) -> Result<u64, String> {
+        match parse(&self.text) {
+            Ok(bytes) if range.contains(&bytes) => Ok(bytes),
+            Ok(_) => Err(forms_within(range)),
+            Err(advice) => Err(advice.help(Some(range))),
+        }
     }
 }
 
@@ -130,10 +143,75 @@ const UNITS: [(&str, u64); 12] = [
 const FRACTION_DIGITS: usize = 9;
 pub(crate) const FORM: &str =
     "write a number and a unit, such as 400Ki, 1Mi, 1.5Gi, 500k, 0.1M, 1e5 or 1048576";
+/// The same forms one by one: of each range some are in it.
+const EXAMPLES: [&str; 7] = ["400Ki", "1Mi", "1.5Gi", "500k", "0.1M", "1e5", "1048576"];
 const TOO_LARGE: &str = "this is more than any file system holds; use a smaller number";
 
-/// The bytes that a text stands for; the error says what to write instead.
-fn parse(text: &str) -> Result<u64, String> {
+/// What to write instead of a wrong text.
+#[derive(Debug, PartialEq)]
+struct Advice {
+    /// Sizes that may be meant, each with what its unit is, where there are several.
+    meant: Vec<(String, &'static str)>,
+    /// What to write where none of them fits.
+    otherwise: &'static str,
+    /// What else there is to say.
+    remark: &'static str,
+}
+
+impl From<&'static str> for Advice {
+    fn from(otherwise: &'static str) -> Self {
+        Self {
+            meant: Vec::new(),
+            otherwise,
+            remark: "",
+        }
+    }
+}
+
+impl Advice {
+    /// In words; with a range only what is in it.
+    fn help(&self, range: Option<&RangeInclusive<u64>>) -> String {
+        let fits = |text: &str| match (parse(text), range) {
+            (Ok(bytes), Some(range)) => range.contains(&bytes),
+            (parsed, None) => parsed.is_ok(),
+            (Err(_), Some(_)) => false,
+        };
+        let fitting = self.meant.iter().filter(|(text, _)| fits(text));
+        let fitting: Vec<String> = fitting
+            .map(|(text, unit)| format!("{text}{unit}"))
+            .collect();
+        let remark = self.remark;
+        match (fitting.is_empty(), range) {
+            (false, _) => format!("write {}{remark}", fitting.join(" or ")),
+            (true, Some(range)) => format!("{}{remark}", forms_within(range)),
+            (true, None) => format!("{}{remark}", self.otherwise),
+        }
+    }
+}
+
+/// The forms of a size, with examples in this range.
+pub(crate) fn forms_within(range: &RangeInclusive<u64>) -> String {
+    let fits = |form: &&str| parse(form).is_ok_and(|bytes| range.contains(&bytes));
+    let forms: Vec<&str> = EXAMPLES.into_iter().filter(fits).collect();
+    let (least, most) = (shown(*range.start()), shown(*range.end()));
+    format!(
+        "write a number and a unit from {least} to {most}, such as {}",
+        forms.join(", ")
+    )
+}
+
+/// A number of bytes with the largest unit that leaves it whole.
+fn shown(bytes: u64) -> String {
+    let units = UNITS.iter().rev().filter(|(name, _)| name.ends_with('i'));
+    let fitting = units.filter(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    match fitting.max_by_key(|(_, unit)| *unit) {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => bytes.to_string(),
+    }
+}
+
+/// The bytes that a text stands for.
+fn parse(text: &str) -> Result<u64, Advice> {
     let unsigned = text.strip_prefix('+').unwrap_or(text);
     let end = unsigned
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -145,7 +223,7 @@ fn parse(text: &str) -> Result<u64, String> {
         (None, Some(exponent)) => (1, exponent),
         (None, None) if suffix.is_empty() => (1, 0),
         (None, None) if suffix == "m" => return Err(thousandths(number)),
-        (None, None) => return Err(close_suffix(number, suffix).unwrap_or_else(|| FORM.into())),
+        (None, None) => return Err(close_suffix(number, suffix)),
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let fits = whole.len() <= 15 && fraction.len() <= FRACTION_DIGITS;
@@ -187,19 +265,17 @@ fn scale(billionths: u128, unit: u128, exponent: i32) -> Option<u128> {
 }
 
 /// What to write instead of a number of thousandths, which may have been meant as millions.
-fn thousandths(number: &str) -> String {
-    let bytes = number.parse::<u64>().map(|number| number.div_ceil(1000));
-    match bytes {
-        Ok(bytes @ 1000..) => format!("write {bytes}; m stands for thousandths"),
-        Ok(_) | Err(_) => {
-            let millions = close_suffix(number, "m").unwrap_or_else(|| FORM.into());
-            format!("{millions}; m stands for thousandths")
-        }
+fn thousandths(number: &str) -> Advice {
+    let mut advice = close_suffix(number, "m");
+    if let Ok(bytes @ 1000..) = number.parse::<u64>().map(|number| number.div_ceil(1000)) {
+        advice.meant = vec![(bytes.to_string(), "")];
     }
+    advice.remark = "; m stands for thousandths";
+    advice
 }
 
 /// What to write instead of a suffix that is nearly right.
-fn close_suffix(number: &str, suffix: &str) -> Option<String> {
+fn close_suffix(number: &str, suffix: &str) -> Advice {
     let right = match suffix.to_ascii_lowercase().trim() {
         "ki" | "kib" => "Ki",
         "mi" | "mib" => "Mi",
@@ -210,15 +286,23 @@ fn close_suffix(number: &str, suffix: &str) -> Option<String> {
         "g" | "gb" => "G",
         "t" | "tb" => "T",
         "b" | "byte" | "bytes" => "",
-        _ => return None,
+        _ => return Advice::from(FORM),
     };
-    Some(match right.len() {
-        1 => format!(
-            "write {number}{right} (powers of 1000) or {number}{}i (powers of 1024)",
-            right.to_ascii_uppercase()
-        ),
-        _ => format!("write {number}{right}"),
-    })
+    let meant = match right.len() {
+        1 => {
+            let binary = format!("{number}{}i", right.to_ascii_uppercase());
+            let decimal = format!("{number}{right}");
+            vec![
+                (decimal, " (powers of 1000)"),
+                (binary, " (powers of 1024)"),
+            ]
+        }
+        _ => vec![(format!("{number}{right}"), "")],
+    };
+    Advice {
+        meant,
+        ..Advice::from(FORM)
+    }
 }
 
 #[cfg(test)]
@@ -297,6 +381,49 @@ mod tests {
             assert!(message.contains(&format!("{text:?}")), "{message}");
             assert!(message.contains(remedy), "{message}");
         }
+    }
+
+    #[test]
+    fn what_is_advised_is_in_the_fields_range() {
+        let range = (64 << 10)..=(64 << 20);
+        for (text, advised) in [
+            ("64kb", "write 64Ki (powers of 1024)"),
+            ("64ki", "write 64Ki"),
+            (
+                "70kb",
+                "write 70k (powers of 1000) or 70Ki (powers of 1024)",
+            ),
+            (
+                "1500m",
+                "write a number and a unit from 64Ki to 64Mi, such as 400Ki, 1Mi, 500k, 0.1M, 1e5, 1048576; m stands for thousandths",
+            ),
+            ("70000000m", "write 70000; m stands for thousandths"),
+            (
+                "4m",
+                "write 4M (powers of 1000) or 4Mi (powers of 1024); m stands for thousandths",
+            ),
+            (
+                "2gb",
+                "write a number and a unit from 64Ki to 64Mi, such as 400Ki, 1Mi, 500k, 0.1M, 1e5, 1048576",
+            ),
+            (
+                "-1",
+                "write a number and a unit from 64Ki to 64Mi, such as 400Ki, 1Mi, 500k, 0.1M, 1e5, 1048576",
+            ),
+            (
+                "1Gi",
+                "write a number and a unit from 64Ki to 64Mi, such as 400Ki, 1Mi, 500k, 0.1M, 1e5, 1048576",
+            ),
+        ] {
+            let said = ByteSize::written(text).bytes_within(&range);
+            assert_eq!(
+                said.as_ref().map_err(String::as_str),
+                Err(advised),
+                "{text}"
+            );
+        }
+        assert_eq!(ByteSize::written("4Mi").bytes_within(&range), Ok(4 << 20));
+        assert_eq!(shown(1023 << 10), "1023Ki");
     }
 
     #[test]

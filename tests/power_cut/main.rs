@@ -333,7 +333,9 @@ fn bytes_of_others_in_the_way_survive_a_power_cut() {
 
 #[test]
 fn a_source_is_deleted_only_when_its_restored_copy_survives_a_power_cut() {
-    let scene = Scene::new(&format!("{CODEC}\n  source: {{onRestored: Delete}}"));
+    let scene = Scene::new(&format!(
+        "{CODEC}\n  source: {{onRestored: Delete, settleSeconds: 0}}"
+    ));
     let files = write_files(&scene, "in", 1);
     let all_bytes_exist = |scene: &Scene| assert_bytes_exist(scene, &["in", "out"], &files);
     cut_power(

@@ -17,7 +17,7 @@ use streampress::roles::bundler::Bundler;
 use streampress::roles::compress::Compressor;
 use streampress::roles::decompress::Decompressor;
 use streampress::roles::receipts::ReceiptSender;
-use streampress::roles::source::SourceFilter;
+use streampress::roles::source::{SettleTime, SourceFilter};
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
 pub use streampress_crds::Role;
@@ -274,6 +274,7 @@ async fn consumer(
                     Some(_) => OnRestored::Delete,
                     None => OnRestored::Keep,
                 },
+                settle: SettleTime::default(),
                 filter: SourceFilter {
                     formats: vec![SourceFormat::Json, SourceFormat::Csv, SourceFormat::Txt],
                     skips_renamed: false,

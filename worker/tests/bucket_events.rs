@@ -12,7 +12,7 @@ use streampress::legacy::compressor::LegacyCompressor;
 use streampress::message::Message;
 use streampress::roles::announce::AnnouncementFormat;
 use streampress::roles::compress::Compressor;
-use streampress::roles::source::SourceFilter;
+use streampress::roles::source::{SettleTime, SourceFilter};
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_transport::Outgoing;
 use streampress_transport::contract_tests::eventually;
@@ -48,6 +48,7 @@ fn filter() -> SourceFilter {
 fn hybrid_compressor(fixture: &Fixture) -> Arc<dyn Handler> {
     Arc::new(Compressor {
         on_compressed: OnCompressed::Rename,
+        settle: SettleTime::default(),
         filter: filter(),
         ..fixture.compressor(fixture.local.stream())
     })
@@ -61,6 +62,7 @@ fn legacy_compressor(fixture: &Fixture) -> Arc<dyn Handler> {
         break_bytes: 400 * 1024,
         read_location: READ_LOCATION.to_owned(),
         on_compressed: OnCompressed::Rename,
+        settle: SettleTime::default(),
         filter: filter(),
         keeps_single_chunk_files: false,
         push: true,

@@ -442,3 +442,71 @@ fn every_command_has_a_manual_page() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(said(&refused).contains("no command nothing"));
 }
+
+#[test]
+fn a_command_that_is_killed_leaves_no_file() {
+    let folder = Folder::new();
+    // What does not get smaller.
+    let mut state = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+        state.to_le_bytes()[7]
+    });
+    folder.write("in.csv", &noise.take(100_000).collect::<Vec<_>>());
+    let command = format!(
+        "ulimit -f 8; {} pack in.csv -o out.spk",
+        env!("CARGO_BIN_EXE_streampress")
+    );
+    let limited = Command::new("sh")
+        .current_dir(folder.0.path())
+        .args(["-c", &command])
+        .output()
+        .expect("sh starts");
+    assert!(!limited.status.success(), "{}", said(&limited));
+    assert_eq!(folder.names(), ["in.csv"]);
+    let mut reading = Command::new(env!("CARGO_BIN_EXE_streampress"))
+        .current_dir(folder.0.path())
+        .args(["pack", "-", "-o", "out.spk"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("streampress starts");
+    let open_files = PathBuf::from(format!("/proc/{}/fd", reading.id()));
+    // Until it has made its output.
+    let has_output = || {
+        let entries = fs::read_dir(&open_files).into_iter().flatten().flatten();
+        let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+        targets
+            .into_iter()
+            .any(|target| target.starts_with(folder.0.path()))
+    };
+    while !has_output() {
+        std::thread::yield_now();
+    }
+    reading.kill().expect("our own child can be killed");
+    reading.wait().expect("it ends");
+    assert_eq!(folder.names(), ["in.csv"]);
+}
+
+#[test]
+fn an_output_replaces_another_only_with_force_and_keeps_the_permissions_of_its_input() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    let input = folder.write("in.csv", &table(10));
+    fs::set_permissions(&input, fs::Permissions::from_mode(0o600)).expect("set");
+    folder.well(&["pack", "in.csv"]);
+    let again = folder.run(&["pack", "in.csv"], b"");
+    assert_eq!(again.status.code(), Some(1), "{}", said(&again));
+    folder.write("in.csv.spk", b"other");
+    folder.well(&["pack", "in.csv", "--force"]);
+    folder.well(&["unpack", "in.csv.spk", "-o", "back.csv"]);
+    assert_eq!(folder.read("back.csv"), table(10));
+    assert_eq!(folder.names(), ["back.csv", "in.csv", "in.csv.spk"]);
+    let mode = |name| {
+        fs::metadata(folder.path(name))
+            .expect("there")
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    assert_eq!(mode("in.csv.spk"), 0o600);
+}

@@ -7,7 +7,7 @@ use streampress::journal::NoJournal;
 use streampress::legacy::READ_LOCATION;
 use streampress::legacy::compressor::LegacyCompressor;
 use streampress::roles::announce::AnnouncementFormat;
-use streampress::roles::source::SourceFilter;
+use streampress::roles::source::{SettleTime, SourceFilter};
 use streampress_crds::api::pipeline::{OnCompressed, SourceFormat};
 use streampress_transport::contract_tests::{QueueTap, TappedQueue};
 use streampress_transport::{Outgoing, TransportResult};
@@ -56,6 +56,7 @@ async fn packed(
         break_bytes: 400 * 1024,
         read_location: READ_LOCATION.to_owned(),
         on_compressed,
+        settle: SettleTime::default(),
         filter: SourceFilter {
             formats: vec![SourceFormat::Txt],
             skips_renamed: on_compressed == OnCompressed::Rename,

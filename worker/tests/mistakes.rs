@@ -257,13 +257,13 @@ fn a_byte_size_is_read_as_kubernetes_reads_it_and_a_wrong_one_says_the_forms() {
         folder.run_well(&["validate", "pipeline.yaml"]);
     }
     for (size, words) in [
-        ("1e", "1.5Gi, 500k, 0.1M, 1e5 or 1048576"),
+        ("1e", "from 4Ki to 1023Ki, such as 400Ki, 500k, 0.1M, 1e5"),
         ("100 k", "write 100k"),
         ("1.5", "write a number and a unit"),
         ("1e-1", "write a number and a unit"),
         ("9e99", "write a number and a unit"),
         ("100000000m", "write 100000; m stands for thousandths"),
-        ("1m", "write 1M (powers of 1000) or 1Mi"),
+        ("1m", "write 1M (powers of 1000); m stands for thousandths"),
         ("100KB", "write 100k (powers of 1000) or 100Ki"),
     ] {
         let spec = format!("  codec: {{recordSize: {size}}}");
@@ -372,8 +372,36 @@ fn a_folder_where_a_file_belongs_is_said_to_be_one() {
         &folder,
         &["pack", "a.txt", "--threads", "-1"],
         2,
-        &["-1 is not in 1..=1024"],
+        &["write a whole number from 1 to 1024"],
     );
+    let size = "write a number and a unit from 64Ki to 64Mi";
+    for (args, words) in [
+        (&["pack", "a.txt", "--block-size", "-1"][..], size),
+        (
+            &["pack", "a.txt", "--block-size", "64kb"],
+            "write 64Ki (powers of 1024)",
+        ),
+        (
+            &["run", "pipeline.yaml", "--files", "x"],
+            "write a whole number, 1 or more",
+        ),
+        (
+            &["compress", "pipeline.yaml", "--listen", "99"],
+            "write an IP address and a port",
+        ),
+        (
+            &["submit", "a.txt", "--wait", "--timeout", "-1"],
+            "write a whole number, 0 or more",
+        ),
+    ] {
+        says(&folder, args, 2, &[words]);
+    }
+    folder.write("empty.csv", b"");
+    let nothing = ["train", "empty.csv", "-o", "empty.plan"];
+    says(&folder, &nothing, 0, &["nothing was learned"]);
+    folder.run_well(&["pack", "empty.csv"]);
+    let block = ["unpack", "empty.csv.spk", "--block", "0"];
+    says(&folder, &block, 1, &["the file is empty and has none"]);
 }
 
 #[test]
@@ -511,4 +539,80 @@ fn a_file_that_is_not_utf_8_is_refused_with_the_place() {
     folder.write("latin.yaml", b"a: b\n# \xc3\xa4 \xe4\n");
     let words = ["latin.yaml:2:5", "0xe4 at offset 10", "as UTF-8"];
     says(&folder, &["validate", "latin.yaml"], 64, &words);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_runs_out_of_address_space_says_which_limit_would_do() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("a.csv", "id,name\n1,one\n".repeat(1000));
+    folder.run_well(&["pack", "a.csv"]);
+    let seed = ["pack", "--format", "seed", "a.csv"];
+    for args in [&seed[..], &["inspect", "a.csv.spk"]] {
+        let mut kib = 100_000;
+        // The first advice may be that of what every command needs.
+        let outcome = (0..3).find_map(|_| {
+            let (code, _, errors) = limited(&folder, kib, args);
+            if code == Some(0) {
+                return Some(kib);
+            }
+            let advised = errors.split("'ulimit -v ").nth(1).unwrap_or_default();
+            let digits: String = advised.chars().take_while(char::is_ascii_digit).collect();
+            kib = digits.parse().unwrap_or_else(|_| panic!("{errors}"));
+            None
+        });
+        assert!(outcome.is_some_and(|kib| kib > 100_000), "{args:?}");
+    }
+}
+
+#[test]
+fn all_mistakes_of_a_pipeline_and_of_its_inline_schema_are_in_one_answer() {
+    let folder = WorkFolder::with_spec(
+        "  codec: {effort: Fst, blockSize: 01000000, recordSize: 2mb}\n  generator:\n    fileSize: 1500m\n    schema: {inline: {feilds: [], clock: {every: 0}}}",
+    );
+    says(
+        &folder,
+        &["validate", "pipeline.yaml"],
+        64,
+        &[
+            "did you mean Fast?",
+            "which kubectl reads as 262144; write 1000000, or \"01000000\" in quotes",
+            "write a number and a unit from 4Ki to 1023Ki",
+            "write a number and a unit from 1Ki to 1Gi, such as 400Ki, 1Mi, 500k, 0.1M, 1e5, 1048576; m stands for thousandths",
+            "rename feilds, which stands there",
+            "clock.every",
+        ],
+    );
+    let quoted = WorkFolder::with_spec("  codec: {blockSize: \"01000000\"}");
+    quoted.run_well(&["validate", "pipeline.yaml"]);
+}
+
+#[test]
+fn redrive_says_of_a_damaged_database_what_to_do() {
+    let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
+    for number in 0..20 {
+        folder.write(&format!("data/in/{number}.txt"), format!("{number}"));
+    }
+    folder.run_summary(&[]);
+    let path = folder.path("data/streampress.db");
+    // So that all is in the one file.
+    folder.run_well(&["redrive", "--list", "pipeline.yaml", "--data", "data"]);
+    let whole = std::fs::read(&path).expect("read");
+    let mut named = 0;
+    for page in 1..whole.len() / 4096 {
+        let mut damaged = whole.clone();
+        damaged[page * 4096..(page + 1) * 4096].fill(0xa5);
+        for ending in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(folder.path(&format!("data/streampress.db{ending}")));
+        }
+        std::fs::write(&path, damaged).expect("written");
+        let output = folder.run(&["redrive", "--list", "pipeline.yaml", "--data", "data"]);
+        let said = text(&output.stderr);
+        if !output.status.success() {
+            named += 1;
+            let advice = said.contains("is damaged") && said.contains("streampress recover");
+            assert!(advice, "page {page}: {said}");
+        }
+    }
+    assert!(named > 0, "no page mattered");
 }

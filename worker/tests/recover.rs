@@ -151,7 +151,9 @@ fn copy_database(from: &Path, to: &Path) {
 #[test]
 fn a_version_that_failed_after_an_earlier_state_was_put_back_is_superseded_by_the_recovered_one() {
     for on_restored in ["Rename", "Delete"] {
-        let folder = WorkFolder::with_spec(&format!("  source: {{onRestored: {on_restored}}}"));
+        let folder = WorkFolder::with_spec(&format!(
+            "  source: {{onRestored: {on_restored}, settleSeconds: 0}}"
+        ));
         let submit = |content: &str| {
             folder.write("data/in/a.txt", content);
             folder.run_well(&[&["submit", "data/in/a.txt"][..], &SUBMIT].concat());
@@ -286,7 +288,9 @@ fn what_was_restored_before_an_earlier_state_was_put_back_is_not_taken_for_a_fil
 
 #[test]
 fn later_versions_are_not_called_changed_by_others_after_an_earlier_state_was_put_back() {
-    let folder = WorkFolder::with_spec("  source: {onRestored: Delete}\n  codec: {effort: Fast}");
+    let folder = WorkFolder::with_spec(
+        "  source: {onRestored: Delete, settleSeconds: 0}\n  codec: {effort: Fast}",
+    );
     let run = ["run", "pipeline.yaml", "--data", "data"];
     folder.write("data/in/a.txt", "version 1");
     folder.run_well(&run);

@@ -116,7 +116,7 @@ fn a_file_is_announced_each_time_that_it_is_submitted() {
 #[test]
 fn two_submits_of_one_file_at_once_both_end_with_its_outcome_and_nothing_is_called_a_later_version()
 {
-    let folder = WorkFolder::with_spec("  source: {onRestored: Delete}");
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete, settleSeconds: 0}");
     folder.write("data/in/a.txt", b"a note\n");
     let submit = [
         "submit",

@@ -212,7 +212,7 @@ fn a_mistyped_command_ends_with_code_2() {
 
 #[test]
 fn a_run_deletes_a_source_file_once_it_was_restored_if_the_pipeline_says_so() {
-    let folder = WorkFolder::with_spec("  source: {onRestored: Delete}");
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete, settleSeconds: 0}");
     for number in 0..20 {
         folder.write(
             &format!("data/in/{number}.csv"),
@@ -228,7 +228,7 @@ fn a_run_deletes_a_source_file_once_it_was_restored_if_the_pipeline_says_so() {
 
 #[test]
 fn a_source_that_was_touched_after_it_was_announced_is_deleted_once_it_is_restored() {
-    let folder = WorkFolder::with_spec("  source: {onRestored: Delete}");
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete, settleSeconds: 0}");
     folder.write("data/in/a.csv", b"a,b\n1,2\n");
     folder.run_well(&[
         "submit",
@@ -985,7 +985,7 @@ fn a_run_that_cannot_go_on_prints_its_error_as_json_too() {
 
 #[test]
 fn the_progress_of_a_run_does_not_count_restored_files_that_are_gone() {
-    let folder = WorkFolder::with_spec("  source: {onRestored: Delete}");
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete, settleSeconds: 0}");
     for name in ["a.json", "b.json"] {
         folder.write(&format!("data/in/{name}"), b"[1]\n");
     }
@@ -1033,6 +1033,60 @@ fn a_decompressor_waits_for_a_destination_that_vanished_and_makes_a_new_one_othe
     }
     let listed = folder.run_well(&[&["redrive", "--list"], &pipeline[..]].concat());
     assert_eq!(listed, "");
+}
+
+#[test]
+fn a_watching_run_counts_at_its_end_what_was_taken_away_meanwhile() {
+    let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, settleSeconds: 0}");
+    for name in ["a.json", "b.json"] {
+        folder.write(&format!("data/in/{name}"), b"[1]\n");
+    }
+    let log = fs::File::create(folder.path("said")).expect("a log file");
+    let mut command = folder.command(&["run", "pipeline.yaml", "--data", "data", "--json"]);
+    command.stdout(std::process::Stdio::piped()).stderr(log);
+    let running = command.spawn().expect("streampress starts");
+    eventually_blocking("both files are restored", || {
+        let said = fs::read_to_string(folder.path("said")).unwrap_or_default();
+        said.contains("restored 2,")
+    });
+    fs::remove_file(folder.path("data/out/b.json")).expect("a consumer takes it");
+    let pid = running.id().to_string();
+    let sent = std::process::Command::new("kill")
+        .args(["-TERM", &pid])
+        .status();
+    assert!(sent.expect("kill runs").success());
+    let output = running.wait_with_output().expect("it ends");
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        [&summary["filesGone"], &summary["filesRestored"]],
+        [1, 1],
+        "{summary}"
+    );
+}
+
+#[test]
+fn a_run_waits_for_a_destination_whose_disk_is_not_mounted() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    fs::create_dir(folder.path("data")).expect("made");
+    std::os::unix::fs::symlink("../disk", folder.path("data/out")).expect("linked");
+    let (disk, away) = (folder.path("disk"), folder.path("away"));
+    fs::create_dir(&away).expect("made");
+    for name in ["a.json", "b.json"] {
+        folder.write(&format!("data/in/{name}"), b"[1]\n");
+        let said = || fs::read_to_string(folder.path("said")).unwrap_or_default();
+        let log = fs::File::create(folder.path("said")).expect("a log file");
+        let mut command = folder.command(&["run", "pipeline.yaml", "--data", "data"]);
+        let mut running = command.stderr(log).spawn().expect("streampress starts");
+        eventually_blocking("the run says that it waits", || {
+            said().contains("mount its disk")
+        });
+        assert!(running.try_wait().expect("known").is_none(), "{}", said());
+        fs::rename(&away, &disk).expect("mounted");
+        let ended = running.wait().expect("it ends");
+        assert!(ended.success(), "{}", said());
+        assert!(folder.path(&format!("disk/{name}")).exists());
+        fs::rename(&disk, &away).expect("unmounted");
+    }
 }
 
 #[test]

@@ -278,6 +278,14 @@ fn a_renamed_source_replaces_no_file_and_a_file_of_that_form_is_named() {
             .any(|line| line.contains("users_delete.csv") && line.contains("another name")),
         "{said}"
     );
+    // No other way takes it either.
+    folder.write("users_delete.csv", "ids to delete: 7,9\n");
+    for name in ["data/in/users_delete.csv", "users_delete.csv"] {
+        let output = submit(&folder, &[name]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        assert!(said.contains("give it another name"), "{said}");
+    }
     let sources = folder.files("data/in");
     assert_eq!(text(&sources["users_delete.csv"]), "ids to delete: 7,9\n");
     assert_eq!(text(&sources["users-1_delete.csv"]), "all users\n");
@@ -297,7 +305,7 @@ fn a_renamed_source_replaces_no_file_and_a_file_of_that_form_is_named() {
 
 #[test]
 fn a_deleted_source_that_comes_again_is_taken_again() {
-    let folder = WorkFolder::with_spec("  source: {onCompressed: Delete}");
+    let folder = WorkFolder::with_spec("  source: {onCompressed: Delete, settleSeconds: 0}");
     for _ in 0..2 {
         folder.write("data/in/daily.csv", "1,2\n");
         assert!(run(&folder, &[]).status.success());

@@ -193,6 +193,13 @@ impl Loader<'_> {
             let problem = self.problem(place, invalid.clone());
             self.problems.push(problem);
         }
+        for (field, text) in &document.padded {
+            let is_named = |found: &SchemaViolation| overlap(&found.invalid.field, field);
+            if !findings.iter().any(is_named) {
+                let problem = self.problem(document.place(field), padded(field, text));
+                self.problems.push(problem);
+            }
+        }
         let Some(pipeline) = read else {
             return self.refuse_unread(document, before);
         };
@@ -254,6 +261,35 @@ impl Loader<'_> {
             invalid,
         }
     }
+}
+
+/// The problem of a number with a zero in front: kubectl reads another one, and here it is text.
+fn padded(field: &str, text: &str) -> Invalid {
+    let digits = text.trim_start_matches(['-', '+']);
+    let meant = digits.trim_start_matches('0');
+    let plain = if meant.is_empty() { "0" } else { meant };
+    let read_as = match i64::from_str_radix(digits, 8) {
+        Ok(octal) => format!("which kubectl reads as {octal}"),
+        Err(_) => format!("which kubectl reads as {plain}"),
+    };
+    Invalid::new(
+        field,
+        text,
+        format!("is a number with a zero in front, {read_as}"),
+        format!("write {plain}, or \"{text}\" in quotes"),
+    )
+}
+
+/// The inline schemas of a file's pipelines, whatever else is wrong with these, and where their members are written.
+pub fn inline_schemas(text: &str) -> Vec<(Value, FieldPlaces)> {
+    let (documents, _) = yaml::read(text);
+    let schemas = documents.into_iter().filter_map(|document| {
+        let is_pipeline = matches!(kind_of(&document.value), DocumentKind::Pipeline);
+        let inline = document.value.pointer("/spec/generator/schema/inline");
+        let inline = inline.filter(|inline| is_pipeline && inline.is_object())?;
+        Some((inline.clone(), FieldPlaces(document)))
+    });
+    schemas.collect()
 }
 
 /// What kind of document it is.

@@ -2,6 +2,7 @@
 //! refuse is reported here without one, in plain words.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
 use regex_lite::Regex;
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::api::patterns;
 use crate::document::pod_template;
 use crate::invalid::{Invalid, shorten};
+use crate::limits;
 use crate::quantity::{self, ByteSize};
 
 /// A part of a document that breaks the schema.
@@ -78,7 +80,8 @@ fn visit(schema: &Value, value: &Value, path: &str, violations: &mut Vec<SchemaV
         return;
     }
     if schema.get("x-kubernetes-int-or-string").is_some() {
-        return check_amount(schema, value, &mut report);
+        let range = byte_range(path);
+        return check_amount(schema, value, range, &mut report);
     }
     match (schema.get("type").and_then(Value::as_str), value) {
         (Some("object"), Value::Object(fields)) => visit_fields(schema, fields, path, violations),
@@ -314,16 +317,33 @@ fn meant_integer(value: &Value) -> Option<Option<i64>> {
     }
 }
 
+/// The range of a field that is a byte size, which the rules check.
+fn byte_range(path: &str) -> Option<&'static RangeInclusive<u64>> {
+    match path {
+        "spec.codec.blockSize" => Some(&limits::BLOCK_BYTES),
+        "spec.codec.recordSize" => Some(&limits::RECORD_BYTES),
+        "spec.generator.fileSize" => Some(&limits::FILE_BYTES),
+        _ => None,
+    }
+}
+
 /// Checks a byte size or a resource amount: a whole number, or text with a unit.
-fn check_amount(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &str)) {
+fn check_amount(
+    schema: &Value,
+    value: &Value,
+    range: Option<&RangeInclusive<u64>>,
+    report: &mut impl FnMut(&str, &str),
+) {
     let pattern = schema.get("pattern").and_then(Value::as_str);
     let is_byte_size = pattern == Some(quantity::PATTERN);
     match value {
         Value::Number(number) if number.is_u64() => {}
         Value::String(text) => {
             if is_byte_size {
-                if let Err(error) = ByteSize::written(text).bytes() {
-                    report("must be a byte size", &error.help);
+                let size = ByteSize::written(text);
+                if let Err(error) = size.bytes() {
+                    let within = range.and_then(|range| size.bytes_within(range).err());
+                    report("must be a byte size", &within.unwrap_or(error.help));
                 }
             } else {
                 check_text(schema, text, report);
@@ -331,10 +351,16 @@ fn check_amount(schema: &Value, value: &Value, report: &mut impl FnMut(&str, &st
         }
         // As 1e5 without quotes, which Kubernetes reads as 100000.
         Value::Number(number) if number.as_f64().and_then(quantity::whole).is_some() => {}
-        Value::Number(number) if number.is_f64() => match is_byte_size {
-            true => report("must be a byte size", quantity::FORM),
-            false => report("must be a whole number or text", "write it in quotes"),
-        },
+        _ if is_byte_size => {
+            let help = range.map(quantity::forms_within);
+            report(
+                "must be a byte size",
+                help.as_deref().unwrap_or(quantity::FORM),
+            );
+        }
+        Value::Number(number) if number.is_f64() => {
+            report("must be a whole number or text", "write it in quotes");
+        }
         _ => report(
             "must be a number, or text with a unit",
             "write it as 400Ki, 1Mi, 0.1M, 1e5 or 1048576",

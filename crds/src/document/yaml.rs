@@ -38,6 +38,9 @@ pub(crate) struct YamlDocument {
     pub start: LineColumn,
     /// The positions of each field's name and value, by its path.
     places: HashMap<String, (LineColumn, LineColumn)>,
+    /// Paths of numbers with a zero in front and without quotes, with what is written: text here, and for Kubernetes a number,
+    /// of base 8 where it can be one.
+    pub padded: Vec<(String, String)>,
 }
 
 impl YamlDocument {
@@ -104,6 +107,8 @@ struct YamlNode {
 #[derive(Clone)]
 enum YamlValue {
     Scalar(Value),
+    /// A number with a zero in front, without quotes.
+    Padded(String),
     List(Vec<YamlNode>),
     Group(Vec<(String, LineColumn, YamlNode)>),
 }
@@ -155,7 +160,7 @@ impl<'a> YamlReader<'a> {
             start: root.place,
             ..YamlDocument::default()
         };
-        document.value = root.flatten("", &mut document.places);
+        document.value = root.flatten("", &mut document);
         Ok(document)
     }
 
@@ -205,10 +210,12 @@ impl<'a> YamlReader<'a> {
         let (anchor, kind) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let tag = tag.as_deref();
-                (
-                    anchor,
-                    YamlValue::Scalar(self.scalar(&text, style, tag, place)?),
-                )
+                let is_padded = style == ScalarStyle::Plain && tag.is_none() && is_padded(&text);
+                let scalar = match is_padded {
+                    true => YamlValue::Padded(text.into_owned()),
+                    false => YamlValue::Scalar(self.scalar(&text, style, tag, place)?),
+                };
+                (anchor, scalar)
             }
             Event::SequenceStart(_, anchor, _) => (anchor, self.list(level)?),
             Event::MappingStart(_, anchor, _) => (anchor, self.group(level)?),
@@ -351,6 +358,15 @@ impl<'a> YamlReader<'a> {
     }
 }
 
+/// Whether a scalar without quotes is digits with a zero in front.
+fn is_padded(text: &str) -> bool {
+    let digits = text.trim_start_matches(['-', '+']);
+    text.len() <= digits.len() + 1
+        && digits.len() > 1
+        && digits.starts_with('0')
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// A scalar without quotes.
 fn plain(text: &str) -> Value {
     match text {
@@ -387,7 +403,7 @@ impl YamlNode {
             values += node.values;
         };
         match &kind {
-            YamlValue::Scalar(_) => {}
+            YamlValue::Scalar(_) | YamlValue::Padded(_) => {}
             YamlValue::List(items) => items.iter().for_each(add),
             YamlValue::Group(fields) => fields.iter().for_each(|(_, _, node)| add(node)),
         }
@@ -399,16 +415,21 @@ impl YamlNode {
         }
     }
 
-    /// The plain value; the positions go to `places`.
-    fn flatten(self, path: &str, places: &mut HashMap<String, (LineColumn, LineColumn)>) -> Value {
+    /// The plain value; the positions go to `document`.
+    fn flatten(self, path: &str, document: &mut YamlDocument) -> Value {
         match self.kind {
             YamlValue::Scalar(value) => value,
+            YamlValue::Padded(text) => {
+                document.padded.push((path.to_owned(), text.clone()));
+                text.into()
+            }
             YamlValue::List(items) => {
                 let items = items.into_iter().enumerate();
                 let mut flat = |(index, item): (usize, YamlNode)| {
                     let path = format!("{path}[{index}]");
-                    places.insert(path.clone(), (item.place, item.place));
-                    item.flatten(&path, places)
+                    let places = (item.place, item.place);
+                    document.places.insert(path.clone(), places);
+                    item.flatten(&path, document)
                 };
                 Value::Array(items.map(&mut flat).collect())
             }
@@ -416,8 +437,9 @@ impl YamlNode {
                 let mut group = Map::new();
                 for (name, name_place, node) in fields {
                     let path = join(path, &name);
-                    places.insert(path.clone(), (name_place, node.place));
-                    group.insert(name, node.flatten(&path, places));
+                    let places = (name_place, node.place);
+                    document.places.insert(path.clone(), places);
+                    group.insert(name, node.flatten(&path, document));
                 }
                 Value::Object(group)
             }

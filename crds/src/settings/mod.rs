@@ -268,7 +268,7 @@ pub struct SourceSettings {
     pub formats: Vec<SourceFormat>,
     /// Seconds between two scans; 0: no scan.
     pub scan_seconds: u32,
-    /// Seconds that a file must hold still before a scan announces it.
+    /// Seconds that a file must hold still before a scan announces it, and before it is deleted.
     #[serde(
         default = "default_settle_seconds",
         skip_serializing_if = "is_default_settle_seconds"
@@ -279,6 +279,9 @@ pub struct SourceSettings {
     /// What happens to a file once a receipt says that it was restored.
     #[serde(default, skip_serializing_if = "is_kept")]
     pub on_restored: OnRestored,
+    /// Whether writers write each file elsewhere and rename it into the source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub writers_rename: bool,
 }
 
 #[expect(

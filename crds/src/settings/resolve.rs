@@ -174,6 +174,7 @@ impl Resolver<'_> {
                 settle_seconds: self.settle_seconds(),
                 on_compressed: spec.source.on_compressed,
                 on_restored: spec.source.on_restored,
+                writers_rename: spec.source.writers_rename,
             },
             destination: LocationSettings {
                 location: self.location("spec.destination.location", &spec.destination.location),
@@ -629,7 +630,7 @@ mod tests {
         assert_eq!(
             said,
             [
-                "spec.codec.recordSize: 1 MB: must be a byte size; write 1M (powers of 1000) or 1Mi (powers of 1024)",
+                "spec.codec.recordSize: 1 MB: must be a byte size; write 1M (powers of 1000)",
                 "spec.transport.stream.shards: -1: must be from 1 to 500; use a number in that range",
                 "spec.destination.location: file:///data/in/below: must not be the source's location, nor inside it, nor around it; restore to another folder or prefix; otherwise restored files would be announced as new ones",
             ]

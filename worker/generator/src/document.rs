@@ -98,6 +98,10 @@ impl SchemaDocument {
         let mut errors = Vec::new();
         let checked = read_all("", entries, DocumentParts::check);
         errors.extend(checked.err().unwrap_or_default());
+        if !entries.iter().any(|(name, _)| name == "fields") {
+            let missing = ObjectReader::new("", entries).require::<()>("fields", None);
+            errors.extend(missing.err());
+        }
         let parts = DocumentParts::of(entries);
         let clock = read_all("clock", parts.clock, |reader| {
             Ok(RecordClock::read(reader)?)

@@ -20,6 +20,9 @@ const EXAMPLES: [(&str, &str); 4] = [
     ),
 ];
 
+/// Members that only a document has.
+const DOCUMENT_ONLY: [&str; 4] = ["clock", "tables", "walks", "line"];
+
 /// A schema that was read and is valid.
 #[derive(Debug, Clone)]
 pub struct Schema {
@@ -94,6 +97,10 @@ fn parse_shape(json: &[u8]) -> Result<SchemaShape, Vec<SchemaError>> {
         }
         JsonTree::Object(entries) if has(&entries, "features") => {
             Ok(SchemaShape::Samples(Samples::from_features(entries)?))
+        }
+        // Its fields may have another name by mistake.
+        JsonTree::Object(entries) if DOCUMENT_ONLY.iter().any(|key| has(&entries, key)) => {
+            SchemaDocument::read(&entries).map(SchemaShape::Document)
         }
         other => Err(SchemaError::at(
             "",

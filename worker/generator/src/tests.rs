@@ -448,6 +448,19 @@ fn all_mistakes_of_a_schema_are_named_at_once() {
 }
 
 #[test]
+fn a_document_whose_fields_are_misspelt_has_its_other_mistakes_named_too() {
+    let schema =
+        r#"{"feilds": [{"name": "a", "kind": "uuid"}], "clock": {"every": 0}, "other": 1}"#;
+    let errors = Schema::parse_all(schema.as_bytes(), "mine.json").expect_err("it is wrong");
+    let mut fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["clock.every", "feilds", "fields", "other"]);
+    let missing = errors.iter().find(|error| error.field == "fields");
+    let remedy = missing.map(|error| error.remedy.as_str());
+    assert_eq!(remedy, Some("add it, or rename feilds, which stands there"));
+}
+
+#[test]
 fn errors_in_a_schema_name_the_field_and_the_remedy() {
     let field = |field: &str| format!(r#"{{"fields": [{{"name": "x", {field}}}]}}"#);
     for (json, expected) in [

@@ -1,6 +1,7 @@
 //! The command line's arguments, as clap reads them.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -112,7 +113,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,
     /// Files to generate, instead of generator.files
-    #[arg(long, value_name = "N", conflicts_with = "input", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "input", allow_negative_numbers = true, value_parser = whole::<u64>(1, u64::MAX))]
     pub(crate) files: Option<u64>,
     /// Take the files of this folder (json, csv, txt, log) instead of generating; they are only read
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -124,7 +125,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Threads for packing and unpacking [default: all cores]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u16>(1, 1024))]
     pub(crate) threads: Option<u16>,
 }
 
@@ -133,10 +134,10 @@ pub(crate) struct RoleArgs {
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
     /// Threads for packing and unpacking [default: all cores, or as many as fit a pod's memory limit]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u16>(1, 1024))]
     pub(crate) threads: Option<u16>,
     /// Address of /livez, /readyz and /metrics, such as 127.0.0.1:9090 [default in a cluster's pod: 0.0.0.0:8080]
-    #[arg(long, value_name = "ADDR", env = "STREAMPRESS_LISTEN", hide_env = true)]
+    #[arg(long, value_name = "ADDR", env = "STREAMPRESS_LISTEN", hide_env = true, value_parser = address)]
     pub(crate) listen: Option<SocketAddr>,
 }
 
@@ -145,10 +146,10 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
     /// Files to generate, instead of generator.files; the command then ends instead of idling
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u64>(1, u64::MAX))]
     pub(crate) files: Option<u64>,
     /// Address of /livez, /readyz and /metrics, such as 127.0.0.1:9090 [default in a cluster's pod: 0.0.0.0:8080]
-    #[arg(long, value_name = "ADDR", env = "STREAMPRESS_LISTEN", hide_env = true)]
+    #[arg(long, value_name = "ADDR", env = "STREAMPRESS_LISTEN", hide_env = true, value_parser = address)]
     pub(crate) listen: Option<SocketAddr>,
 }
 
@@ -170,7 +171,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) wait: bool,
     /// Wait for so many seconds at most; exit code 1 if a file is still under way then
-    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    #[arg(long, value_name = "SECONDS", requires = "wait", allow_negative_numbers = true, value_parser = whole::<u32>(0, u32::MAX.into()))]
     pub(crate) timeout: Option<u32>,
 }
 
@@ -250,10 +251,10 @@ pub(crate) struct PackArgs {
     #[arg(long, default_value = "balanced", value_parser = effort_parser())]
     pub(crate) effort: CodecEffort,
     /// Bytes packed at once, from 64Ki to 64Mi
-    #[arg(long, value_name = "SIZE", default_value = "4Mi", value_parser = block_size)]
+    #[arg(long, value_name = "SIZE", default_value = "4Mi", allow_hyphen_values = true, value_parser = block_size)]
     pub(crate) block_size: usize,
     /// Threads [default: all cores]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u16>(1, 1024))]
     pub(crate) threads: Option<u16>,
     /// The version of the hybrid format: 2 is smaller, but programs before it cannot read it
     #[arg(long, value_name = "N", default_value = "1", value_parser = format_version_parser())]
@@ -281,10 +282,10 @@ pub(crate) struct TrainArgs {
     #[arg(long, default_value = "balanced", value_parser = effort_parser())]
     pub(crate) effort: CodecEffort,
     /// Bytes packed at once, from 64Ki to 64Mi
-    #[arg(long, value_name = "SIZE", default_value = "4Mi", value_parser = block_size)]
+    #[arg(long, value_name = "SIZE", default_value = "4Mi", allow_hyphen_values = true, value_parser = block_size)]
     pub(crate) block_size: usize,
     /// Threads [default: all cores]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u16>(1, 1024))]
     pub(crate) threads: Option<u16>,
     /// Overwrite PLAN
     #[arg(short, long)]
@@ -304,11 +305,12 @@ pub(crate) struct UnpackArgs {
         long,
         value_name = "N",
         allow_negative_numbers = true,
-        conflicts_with = "keep_going"
+        conflicts_with = "keep_going",
+        value_parser = whole::<u32>(0, u32::MAX.into())
     )]
     pub(crate) block: Option<u32>,
     /// Threads [default: all cores]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u16>(1, 1024))]
     pub(crate) threads: Option<u16>,
     /// Leave out damaged blocks and list them, instead of stopping at the first
     #[arg(long)]
@@ -331,13 +333,13 @@ pub(crate) struct BenchArgs {
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
     /// Threads [default: all cores]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u16>(1, 1024))]
     pub(crate) threads: Option<u16>,
     /// Only codecs whose names start with NAME, such as hybrid or "xz -9e"; can be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) codec: Vec<String>,
     /// Pack and unpack N times; the best time counts
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u16>(1, 100))]
     pub(crate) rounds: u16,
 }
 
@@ -377,15 +379,37 @@ fn effort_parser() -> impl TypedValueParser<Value = CodecEffort> {
     })
 }
 
+/// What a block may have.
+const BLOCK_BYTES: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
+
 /// A block size as Kubernetes writes sizes.
 fn block_size(text: &str) -> Result<usize, String> {
-    let bytes = streampress_crds::ByteSize::written(text)
-        .bytes()
-        .map_err(|error| error.to_string())?;
-    match usize::try_from(bytes) {
-        Ok(bytes) if (64 << 10..=64 << 20).contains(&bytes) => Ok(bytes),
-        _ => Err(format!("{text} is not from 64Ki to 64Mi")),
+    let bytes = streampress_crds::ByteSize::written(text).bytes_within(&BLOCK_BYTES)?;
+    usize::try_from(bytes).map_err(|error| error.to_string())
+}
+
+/// A whole number from `least` to `most`.
+fn whole<N: TryFrom<u64>>(
+    least: u64,
+    most: u64,
+) -> impl Fn(&str) -> Result<N, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok();
+        let number = number.filter(|number| (least..=most).contains(number));
+        number
+            .and_then(|number| N::try_from(number).ok())
+            .ok_or_else(|| match most >= u32::MAX.into() {
+                true => format!("write a whole number, {least} or more"),
+                false => format!("write a whole number from {least} to {most}"),
+            })
     }
+}
+
+/// An address to listen on.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an IP address and a port, such as 127.0.0.1:9090, or 0.0.0.0:9090 for all interfaces".to_owned()
+    })
 }
 
 #[cfg(test)]

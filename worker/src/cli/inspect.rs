@@ -7,14 +7,32 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use streampress_codec::hybrid::frame::{BlockHeader, EndFrame};
-use streampress_codec::hybrid::{FrameReader, Limits, Plan};
+use streampress_codec::hybrid::{self, FrameReader, Limits, Plan};
 use streampress_codec::{CodecError, StreamInfo};
+use streampress_crds::api::pipeline::CodecEffort;
 
 use super::args::InspectArgs;
 use super::{output, unpack};
+use crate::telemetry::address_space::{AddressSpace, MemoryUse};
 
 pub(super) fn command(args: InspectArgs) -> Result<ExitCode> {
-    output::print(&inspect(&args.file)?.to_string())?;
+    let space = AddressSpace::of_this_process();
+    let mut limits = Limits::default();
+    if let Some(space) = space {
+        space.threads(
+            1,
+            hybrid::DEFAULT_BLOCK_BYTES,
+            CodecEffort::Balanced,
+            MemoryUse::OneFile,
+        )?;
+        limits = unpack::limits(Some(space));
+    }
+    let inspected = inspect(&args.file, &limits);
+    let inspected = match space {
+        Some(space) => inspected.map_err(|error| unpack::say_why_too_large(error, space))?,
+        None => inspected?,
+    };
+    output::print(&inspected.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -55,7 +73,7 @@ struct InspectedBlock {
 }
 
 /// Reads a packed file's frames and directories. [`Inspection`] displays as the command prints it.
-fn inspect(path: &Path) -> Result<Inspection> {
+fn inspect(path: &Path, limits: &Limits) -> Result<Inspection> {
     let work = || {
         let mut input = output::open(path)?;
         let mut first = Vec::new();
@@ -73,7 +91,7 @@ fn inspect(path: &Path) -> Result<Inspection> {
         } else if is_seed {
             inspect_seed(whole)
         } else {
-            inspect_hybrid(whole)
+            inspect_hybrid(whole, limits)
         }
     };
     work().with_context(|| format!("inspecting {}", path.display()))
@@ -87,8 +105,8 @@ fn inspect_seed(input: impl Read) -> Result<Inspection> {
     })
 }
 
-fn inspect_hybrid(input: impl Read) -> Result<Inspection> {
-    let mut frames = FrameReader::open(input, Limits::default().block_bytes, false)?;
+fn inspect_hybrid(input: impl Read, limits: &Limits) -> Result<Inspection> {
+    let mut frames = FrameReader::open(input, limits.block_bytes, false)?;
     let mut blocks = Vec::new();
     while let Some(frame) = frames.next_frame()? {
         let frame = frame.map_err(CodecError::from)?;

@@ -117,9 +117,9 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Read>> {
 pub(super) enum Output {
     /// Standard output, a device or a pipe: visible at once.
     Stream(Box<dyn Write>),
-    /// A temporary file in the folder of the final one.
+    /// A file in the folder of the final one.
     File {
-        temporary: BufWriter<NamedTempFile>,
+        unfinished: BufWriter<Unfinished>,
         path: PathBuf,
         /// Whether it may replace a file of that name.
         force: bool,
@@ -169,12 +169,10 @@ impl Output {
                 path.display()
             );
         }
-        let temporary = temporary_builder(input)
-            .prefix(streampress_transport::TEMPORARY_PREFIX)
-            .tempfile_in(folder)
+        let unfinished = Unfinished::create(folder, input)
             .with_context(|| format!("creating a file in {}", folder.display()))?;
         Ok(Self::File {
-            temporary: BufWriter::with_capacity(256 << 10, temporary),
+            unfinished: BufWriter::with_capacity(256 << 10, unfinished),
             path: path.to_owned(),
             force,
         })
@@ -185,55 +183,129 @@ impl Output {
         match self {
             Self::Stream(mut stream) => stream.flush().context("writing to standard output"),
             Self::File {
-                temporary,
+                unfinished,
                 path,
                 force,
             } => {
-                let naming = || format!("writing {}", path.display());
-                let file = temporary
-                    .into_inner()
-                    .map_err(io::IntoInnerError::into_error)
-                    .with_context(naming)?;
-                file.as_file().sync_all().with_context(naming)?;
-                if force {
-                    file.persist(&path).with_context(naming)?;
-                } else {
-                    file.persist_noclobber(&path).with_context(naming)?;
-                }
-                Ok(())
+                let finishing = || {
+                    let file = unfinished
+                        .into_inner()
+                        .map_err(io::IntoInnerError::into_error)?;
+                    file.finish(&path, force)
+                };
+                finishing().with_context(|| format!("writing {}", path.display()))
             }
         }
     }
 }
 
-/// Makes files with the permissions of `input`, less what the umask takes.
-#[cfg(unix)]
-fn temporary_builder(input: &Path) -> tempfile::Builder<'static, 'static> {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-    let of_input = input.metadata().ok().filter(|data| data.is_file());
-    let mode = of_input.map_or(0o666, |data| data.mode() & 0o666 | 0o600);
-    let mut builder = tempfile::Builder::new();
-    builder.permissions(std::fs::Permissions::from_mode(mode));
-    builder
+/// A file that does not have its final name yet.
+pub(super) enum Unfinished {
+    /// It has none at all: nothing is left of it however the process ends, as by a signal that cannot be handled.
+    #[cfg(target_os = "linux")]
+    Unnamed(File),
+    /// On file systems that have no such files.
+    Named(NamedTempFile),
 }
 
-#[cfg(not(unix))]
-fn temporary_builder(_: &Path) -> tempfile::Builder<'static, 'static> {
-    tempfile::Builder::new()
+impl Unfinished {
+    /// With the permissions of `input`, less what the umask takes.
+    fn create(folder: &Path, input: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let of_input = input.metadata().ok().filter(|data| data.is_file());
+        let mode = of_input.map_or(0o666, |data| data.mode() & 0o666 | 0o600);
+        #[cfg(target_os = "linux")]
+        if let Some(file) = unnamed(folder, mode) {
+            return Ok(Self::Unnamed(file));
+        }
+        let named = tempfile::Builder::new()
+            .permissions(std::fs::Permissions::from_mode(mode))
+            .prefix(streampress_transport::TEMPORARY_PREFIX)
+            .tempfile_in(folder)?;
+        Ok(Self::Named(named))
+    }
+
+    fn file(&mut self) -> &mut File {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Unnamed(file) => file,
+            Self::Named(named) => named.as_file_mut(),
+        }
+    }
+
+    /// Makes the content durable and gives it its name; `force`: in place of another file.
+    fn finish(mut self, path: &Path, force: bool) -> io::Result<()> {
+        self.file().sync_all()?;
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Unnamed(file) if force => {
+                // Only a rename replaces a file.
+                let (folder, prefix) = (path.parent(), streampress_transport::TEMPORARY_PREFIX);
+                let between = folder
+                    .unwrap_or(Path::new(""))
+                    .join(format!("{prefix}{:016x}", crate::runtime::random_u64()));
+                link(&file, &between)?;
+                std::fs::rename(&between, path).inspect_err(|_| {
+                    let _ = std::fs::remove_file(&between);
+                })
+            }
+            #[cfg(target_os = "linux")]
+            Self::Unnamed(file) => link(&file, path),
+            Self::Named(named) if force => named.persist(path).map(drop).map_err(io::Error::from),
+            Self::Named(named) => named
+                .persist_noclobber(path)
+                .map(drop)
+                .map_err(io::Error::from),
+        }
+    }
+}
+
+impl Write for Unfinished {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
+    }
+}
+
+/// A new file without a name; `None` where it could not get one later.
+#[cfg(target_os = "linux")]
+fn unnamed(folder: &Path, mode: u32) -> Option<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(folder, flags, Mode::from_raw_mode(mode)).ok()?;
+    let file = File::from(opened);
+    place_of(&file).exists().then_some(file)
+}
+
+#[cfg(target_os = "linux")]
+fn place_of(file: &File) -> PathBuf {
+    use std::os::fd::AsRawFd as _;
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Gives a file its name, unless that is taken.
+#[cfg(target_os = "linux")]
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD};
+    let linked = rustix::fs::linkat(CWD, place_of(file), CWD, path, AtFlags::SYMLINK_FOLLOW);
+    Ok(linked?)
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Stream(stream) => stream.write(bytes),
-            Self::File { temporary, .. } => temporary.write(bytes),
+            Self::File { unfinished, .. } => unfinished.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Stream(stream) => stream.flush(),
-            Self::File { temporary, .. } => temporary.flush(),
+            Self::File { unfinished, .. } => unfinished.flush(),
         }
     }
 }

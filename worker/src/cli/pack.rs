@@ -16,7 +16,7 @@ use super::threads_that_fit;
 use crate::legacy::READ_LOCATION;
 use crate::message::LegacyManifest;
 use crate::roles::context::hybrid_effort;
-use crate::telemetry::address_space::{LowAddressSpace, MemoryUse};
+use crate::telemetry::address_space::{AddressSpace, LowAddressSpace, MemoryUse};
 
 /// The ending of packed hybrid files.
 pub(super) const HYBRID_ENDING: &str = "spk";
@@ -211,10 +211,9 @@ fn pack_seed(
     })?;
     let mut raw = Vec::new();
     input.read_to_end(&mut raw).context("reading the input")?;
-    let packed = legacy::pack(
-        &legacy::normalise(format, &raw)?,
-        legacy::DEFAULT_CHUNK_BYTES,
-    )?;
+    let normal = legacy::normalise(format, &raw)?;
+    let packed = legacy::pack(&normal, legacy::DEFAULT_CHUNK_BYTES)
+        .map_err(|error| with_enough_space(error.into(), raw.len()))?;
     let bytes = seed_file(&name, &packed);
     writer.write_all(&bytes).context("writing the output")?;
     writer.finish()?;
@@ -223,6 +222,20 @@ fn pack_seed(
         packed_bytes: bytes.len() as u64,
         output,
     })
+}
+
+/// The error, with the limit of address space that would do where there is one and memory ran out.
+fn with_enough_space(error: anyhow::Error, raw_bytes: usize) -> anyhow::Error {
+    let is_out_of_memory = error
+        .chain()
+        .any(|cause| cause.to_string().contains("can't allocate memory"));
+    match AddressSpace::of_this_process().filter(|_| is_out_of_memory) {
+        Some(space) => error.context(format!(
+            "this process may take too little address space (ulimit -v) for this file: set 'ulimit -v {}' or unlimited",
+            space.enough_kib_for_seed(raw_bytes as u64)
+        )),
+        None => error,
+    }
 }
 
 fn file_name(path: &Path) -> String {

@@ -35,7 +35,14 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
         let context = role.context(1, CancellationToken::new()).await?;
         let connections = context.backend.compressor(&settings).await?;
         let announcer = context.announcer(&settings, connections.files_queue.clone())?;
-        let letters = redrive(&connections, &announcer, &request).await?;
+        let letters = match redrive(&connections, &announcer, &request).await {
+            Ok(letters) => letters,
+            Err(error) => {
+                // Damage is said with the remedy.
+                role.ensure_database_is_whole().await?;
+                return Err(error);
+            }
+        };
         announcer.journal.flush_sources().await?;
         let discarded = letters
             .iter()

@@ -236,14 +236,7 @@ pub(super) fn role_threads(
     let threads = threads_that_fit(given, block_bytes, effort, roles_memory())?;
     let limit = memory_limit::limit();
     let fitting = memory_limit::threads_within(limit, threads, block_bytes, effort);
-    let least = memory_limit::least_bytes(block_bytes, effort);
-    if limit.is_some_and(|limit| limit < least) {
-        warn!(
-            limit_bytes = limit,
-            needed_bytes = least,
-            "A single block may take more than the memory limit, and the kernel then ends the process. Raise the limit, or lower codec.blockSize."
-        );
-    }
+    warn_of_memory(block_bytes, effort);
     Ok(match given {
         None if fitting < threads => {
             info!(
@@ -256,6 +249,20 @@ pub(super) fn role_threads(
         }
         Some(_) | None => threads,
     })
+}
+
+/// Warns where the memory limit may not hold one block of this size.
+pub(super) fn warn_of_memory(block_bytes: usize, effort: CodecEffort) {
+    let limit = memory_limit::limit();
+    let least = memory_limit::least_bytes(block_bytes, effort);
+    if limit.is_some_and(|limit| limit < least) {
+        warn!(
+            limit_bytes = limit,
+            needed_bytes = least,
+            block_bytes,
+            "A single block may take more than the memory limit, and the kernel then ends the process. Raise the limit, or lower codec.blockSize."
+        );
+    }
 }
 
 /// Where a location lies below `data`, or on this machine.

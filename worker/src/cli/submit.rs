@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use streampress_crds::location::Location;
-use streampress_transport::{FileEntry, FileName, Files, RESERVED_FOLDER};
+use streampress_transport::{FileEntry, FileName, Files};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -356,11 +356,6 @@ impl Submitter {
     /// other.
     async fn submit(&self, submission: Submission) -> Result<(String, SourceRecord)> {
         let name = submission.name?;
-        if name.is_reserved() {
-            bail!(
-                "it lies in Streampress's own folder {RESERVED_FOLDER}; copy it elsewhere and submit the copy"
-            );
-        }
         if let Some(refusal) = self.filter.refusal(&name) {
             bail!("{refusal}");
         }

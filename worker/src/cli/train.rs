@@ -50,6 +50,11 @@ pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
         &args.output,
         &format!("{} schemas, {} bytes", plan.schema_count(), bytes.len()),
     );
+    if plan.schema_count() == 0 {
+        output::note(
+            "nothing was learned: the files are empty or have no columns; with this plan files are packed as without",
+        );
+    }
     Ok(match skipped {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,

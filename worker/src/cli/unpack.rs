@@ -54,7 +54,7 @@ pub(super) fn command(args: UnpackArgs) -> Result<ExitCode> {
 }
 
 /// The most that a file may ask for: no block that the address space does not hold.
-fn limits(space: Option<AddressSpace>) -> hybrid::Limits {
+pub(super) fn limits(space: Option<AddressSpace>) -> hybrid::Limits {
     let mut limits = hybrid::Limits::default();
     if let Some(space) = space {
         limits.block_bytes = limits.block_bytes.min(space.largest_block());
@@ -63,7 +63,7 @@ fn limits(space: Option<AddressSpace>) -> hybrid::Limits {
 }
 
 /// A block that is too large is so for a process whose address space is limited.
-fn say_why_too_large(error: anyhow::Error, space: AddressSpace) -> anyhow::Error {
+pub(super) fn say_why_too_large(error: anyhow::Error, space: AddressSpace) -> anyhow::Error {
     let block = error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(CodecError::TooLarge { value, .. }) if *value <= frame::MAX_BLOCK_BYTES as u64 => {
             Some(*value)

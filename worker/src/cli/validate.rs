@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use streampress_crds::CheckedPipeline;
-use streampress_crds::document::{self, Documents};
+use streampress_crds::document::{self, Documents, FieldPlaces};
 
 use super::args::ValidateArgs;
 use super::output;
 use crate::config::settings;
-use crate::roles::context::schema_problems;
+use crate::roles::context::{inline_schema_problems, schema_problems};
 
 pub(super) fn command(args: ValidateArgs) -> Result<ExitCode> {
     let (mut valid, mut names) = (true, PlacesByName::new());
@@ -33,18 +33,14 @@ fn validate(file: &Path, live: bool, names: &mut PlacesByName) -> Result<bool> {
             Ok(false)
         }
         Ok(loaded) => {
-            if !are_names_new(file, &loaded, names) {
-                return Ok(false);
-            }
+            let are_names_new = are_names_new(file, &loaded, names);
             let mut are_schemas_good = true;
             for (pipeline, places) in loaded.pipelines.iter().zip(&loaded.places) {
-                for (field, problem) in schema_problems(pipeline.resolved()) {
-                    let (line, column) = places.of(&field);
-                    output::say(&format!("{}:{line}:{column}: {problem}", file.display()));
-                    are_schemas_good = false;
-                }
+                let problems = schema_problems(pipeline.resolved());
+                are_schemas_good &= problems.is_empty();
+                say_problems(file, places, problems);
             }
-            if !are_schemas_good {
+            if !are_names_new || !are_schemas_good {
                 return Ok(false);
             }
             for notice in &loaded.notices {
@@ -60,8 +56,18 @@ fn validate(file: &Path, live: bool, names: &mut PlacesByName) -> Result<bool> {
             for problem in &problems {
                 output::say(&problem.to_string());
             }
+            for (schema, places) in document::inline_schemas(&text) {
+                say_problems(file, &places, inline_schema_problems(&schema));
+            }
             Ok(false)
         }
+    }
+}
+
+fn say_problems(file: &Path, places: &FieldPlaces, problems: Vec<(String, String)>) {
+    for (field, problem) in problems {
+        let (line, column) = places.of(&field);
+        output::say(&format!("{}:{line}:{column}: {problem}", file.display()));
     }
 }
 

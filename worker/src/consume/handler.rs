@@ -110,6 +110,8 @@ pub enum HandlerError {
     Newer(anyhow::Error),
     /// This message has to wait: redelivered with back-off for as long as it takes, and never a dead letter. Others go on.
     Waiting(anyhow::Error),
+    /// It is too early for this message, which is no fault: redelivered after this time, and never a dead letter. Others go on.
+    NotYet(anyhow::Error, Duration),
     /// The process shall end, or the slot or the message was lost: released.
     Interrupted,
 }

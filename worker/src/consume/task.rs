@@ -80,6 +80,8 @@ enum Ended {
     Outage,
     /// It has to wait: another version of this program must do it, or something that only this message needs is missing.
     Waiting(anyhow::Error),
+    /// It is too early, by this time.
+    NotYet(anyhow::Error, Duration),
     Interrupted,
 }
 
@@ -195,6 +197,7 @@ impl MessageTask {
                 Err(HandlerError::Newer(cause) | HandlerError::Waiting(cause)) => {
                     return Ended::Waiting(cause);
                 }
+                Err(HandlerError::NotYet(why, after)) => return Ended::NotYet(why, after),
                 Err(HandlerError::Outage(outage)) => (outage, 0),
                 Err(HandlerError::Transient(cause)) => {
                     let probed = tokio::select! {
@@ -324,6 +327,7 @@ impl MessageTask {
                 let back_off = LONG_BACKOFF.equal_jitter(message.delivery.receive_count);
                 self.retry_later(message, &cause, back_off).await;
             }
+            Ended::NotYet(why, after) => self.defer(message, &why, after).await,
             Ended::Outage => self.release(message, RetryCause::Outage).await,
             Ended::Interrupted => self.release(message, RetryCause::Interrupted).await,
         }
@@ -395,11 +399,27 @@ impl MessageTask {
             back_off_secs = back_off.as_secs_f64(),
             "Work failed; retrying later."
         );
-        let told = self.conclude_with(|| self.queue.extend(&delivery.receipt, back_off));
+        self.hide(message, back_off, RetryCause::Fault).await;
+    }
+
+    /// Puts a message off for which it is too early. One that was put off often is received more rarely.
+    async fn defer(&self, message: Concluding<'_>, why: &anyhow::Error, after: Duration) {
+        let after = match message.delivery.receive_count / LONG_BACKOFF_STEP {
+            0 => after,
+            steps => after.max(LONG_BACKOFF.equal_jitter(steps)),
+        };
+        info!("Put off for {} s: {why:#}.", after.as_secs());
+        self.hide(message, after, RetryCause::NotYet).await;
+    }
+
+    /// Leaves the message invisible for this time.
+    async fn hide(&self, message: Concluding<'_>, time: Duration, cause: RetryCause) {
+        let receipt = &message.delivery.receipt;
+        let told = self.conclude_with(|| self.queue.extend(receipt, time));
         if let Err(error) = told.await {
             debug!(%error, "The message is redelivered when its visibility timeout ends.");
         }
-        message.in_flight.retried(RetryCause::Fault);
+        message.in_flight.retried(cause);
     }
 
     async fn release(&self, message: Concluding<'_>, cause: RetryCause) {

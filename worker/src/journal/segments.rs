@@ -205,7 +205,7 @@ impl SegmentJournal {
             state.is_loaded = false;
             return Err(TransportError::unavailable(
                 "writing down what is announced",
-                error,
+                in_words(error),
             ));
         }
         state.waiting.clear();
@@ -244,10 +244,22 @@ impl SegmentJournal {
             Err(error) => {
                 // Another process merged, or the answer was lost: what is there is read again.
                 state.is_loaded = false;
-                let error = TransportError::unavailable("merging what was announced", error);
+                let error =
+                    TransportError::unavailable("merging what was announced", in_words(error));
                 Err(error)
             }
         }
+    }
+}
+
+/// That another process was faster, in words; other errors as they are.
+fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ io::ErrorKind::AlreadyExists => io::Error::new(
+            kind,
+            "another process wrote at the same time; what it wrote is read first",
+        ),
+        _ => error,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::roles::announce::{
     Announcer, legacy_id, legacy_journal_key, source_missing, trace_attributes,
 };
 use crate::roles::probe;
-use crate::roles::source::{SourceFilter, announce_event, apply_on_compressed};
+use crate::roles::source::{SettleTime, SourceFilter, announce_event, apply_on_compressed};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
 use streampress_codec::legacy;
@@ -45,6 +45,8 @@ pub struct LegacyCompressor {
     pub read_location: String,
     /// What becomes of the source; the original renames files of more than one chunk.
     pub on_compressed: OnCompressed,
+    /// How long a source must have held still before it is deleted.
+    pub settle: SettleTime,
     /// Which files of a bucket's events are taken.
     pub filter: SourceFilter,
     /// Whether `on_compressed` holds only for files of more than one chunk, as for the original.
@@ -71,6 +73,11 @@ impl Handler for LegacyCompressor {
             return Ok(Handled::default());
         }
         let name = announced_name(message)?;
+        if self.on_compressed == OnCompressed::Delete {
+            let entry = self.announcer.source_entry(&name).await?;
+            let sent_millis = context.delivery.sent_millis;
+            self.settle.ensure_settled(&entry, None, sent_millis)?;
+        }
         let _thread = context.one_thread().await?;
         let packing = Instant::now();
         let (file, packed) = context.or_stop(self.pack(name)).await?;

@@ -33,7 +33,9 @@ use crate::roles::bundler::{self, BlockPacker, Bundler, Member, MemberReading};
 use crate::roles::copies::find_put_aside;
 use crate::roles::probe;
 use crate::roles::record_writer::RecordWriter;
-use crate::roles::source::{SourceFilter, announce_event, apply_on_compressed};
+use crate::roles::source::{
+    SettleTime, SourceFilter, announce_event, apply_on_compressed, is_generated,
+};
 use crate::roles::{receipts, replies};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Stage;
@@ -70,6 +72,8 @@ pub struct Compressor {
     pub on_compressed: OnCompressed,
     /// What becomes of the source once it was restored.
     pub on_restored: OnRestored,
+    /// How long a source must have held still before it is deleted.
+    pub settle: SettleTime,
     /// Which files of a bucket's events are taken.
     pub filter: SourceFilter,
     /// Where files' progress is recorded.
@@ -102,7 +106,8 @@ impl Handler for Compressor {
                 Ok(Handled::default())
             }
             Message::Receipt(receipt) => {
-                receipts::take(&self.announcer, self.on_restored, receipt, context).await?;
+                let action = (self.on_restored, self.settle);
+                receipts::take(&self.announcer, action, receipt, context).await?;
                 Ok(Handled::default())
             }
             Message::Manifest(_) | Message::LegacyManifest(_) => {
@@ -410,6 +415,14 @@ impl Compressor {
     ) -> Result<Option<FileName>, HandlerError> {
         let file = &announcement.file;
         let entry = self.announcer.source_entry(&file.name).await;
+        let observed = announcement.observed.as_ref();
+        if self.on_compressed == OnCompressed::Delete
+            && !is_generated(file, observed)
+            && let Ok(entry) = &entry
+        {
+            let sent_millis = context.delivery.sent_millis;
+            self.settle.ensure_settled(entry, observed, sent_millis)?;
+        }
         if entry.as_ref().is_ok_and(|entry| entry.size == file.bytes) {
             return Ok(Some(file.name.clone()));
         }

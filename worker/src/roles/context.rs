@@ -1,6 +1,7 @@
 //! Puts a role together: its settings, its connections, its locations, its work. Opens folders, and makes those that may be
 //! made; what is done with files is elsewhere.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,7 @@ use crate::roles::decompress::Decompressor;
 use crate::roles::generate::{FileMaker, GeneratorRole, SourceScan};
 use crate::roles::receipts::ReceiptSender;
 use crate::roles::scan::{LeftOutFiles, Scanner};
-use crate::roles::source::SourceFilter;
+use crate::roles::source::{SettleTime, SourceFilter};
 use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::runtime;
 use crate::telemetry::memory_limit;
@@ -57,6 +58,15 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// The journal's key of the destination that files were last restored to.
 const DESTINATION_KEY: &str = "destination";
+
+/// Whether a location is missing as a whole, as on a disk that is not mounted.
+pub(crate) fn is_away(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::NotConnected)
+    })
+}
 
 /// What all roles of a process share.
 #[derive(Clone)]
@@ -111,8 +121,14 @@ impl RoleContext {
     }
 
     /// Makes a destination's folder. What is restored to it is announced again if it is missing later.
+    /// One that cannot be made because its disk is not mounted is waited for.
     pub(crate) async fn make_destination(&self, location: &Location) -> Result<()> {
-        self.make_folder(location)?;
+        match self.make_folder(location) {
+            Err(error) if is_away(&error) => {
+                warn!("The destination is waited for: {error:#}.");
+            }
+            made => made?,
+        }
         let location = location.to_string();
         if self.journal.get(DESTINATION_KEY).await?.as_ref() != Some(&location) {
             self.journal.set(DESTINATION_KEY, &location).await?;
@@ -474,6 +490,7 @@ impl RoleContext {
             record_bytes: settings.codec.record_bytes,
             on_compressed: settings.source.on_compressed,
             on_restored: settings.source.on_restored,
+            settle: SettleTime::new(&settings.source),
             filter: SourceFilter::new(&settings.source),
             journal: self.journal.clone(),
             report: None,
@@ -492,6 +509,7 @@ impl RoleContext {
             break_bytes: settings.codec.record_bytes,
             read_location: READ_LOCATION.to_owned(),
             on_compressed: settings.source.on_compressed,
+            settle: SettleTime::new(&settings.source),
             filter: SourceFilter::new(&settings.source),
             keeps_single_chunk_files: false,
             push: true,
@@ -663,25 +681,33 @@ pub(crate) fn check_schema(file: &Path, resolved: &Resolved) -> Result<(), BadCo
 /// The pipeline's fields that make no generator, and why; none where all is well, or where the schema is in a file.
 pub(crate) fn schema_problems(resolved: &Resolved) -> Vec<(String, String)> {
     const SCHEMA: &str = "spec.generator.schema";
-    const INLINE: &str = "spec.generator.schema.inline";
     let is_here = |job: &&GeneratorJob| !matches!(job.schema, SchemaSource::File(_));
     let Some(job) = resolved.generator.as_ref().filter(is_here) else {
         return Vec::new();
     };
-    if let SchemaSource::Inline(value) = &job.schema
-        && let Err(errors) = Schema::parse_all(value.to_string().as_bytes(), INLINE)
-    {
-        let place = |error: &SchemaError| match error.field.as_str() {
-            "" => INLINE.to_owned(),
-            item if item.starts_with('[') => format!("{INLINE}{item}"),
-            field => format!("{INLINE}.{field}"),
-        };
-        let problems = errors.iter().map(|error| (place(error), error.to_string()));
-        return problems.collect();
+    if let SchemaSource::Inline(value) = &job.schema {
+        let problems = inline_schema_problems(value);
+        if !problems.is_empty() {
+            return problems;
+        }
     }
     let problem = generator(job).err();
     let problem = problem.map(|error| (SCHEMA.to_owned(), format!("{error:#}")));
     problem.into_iter().collect()
+}
+
+/// The fields of a pipeline's inline schema that are wrong, and why.
+pub(crate) fn inline_schema_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
+    const INLINE: &str = "spec.generator.schema.inline";
+    let parsed = Schema::parse_all(schema.to_string().as_bytes(), INLINE);
+    let place = |error: &SchemaError| match error.field.as_str() {
+        "" => INLINE.to_owned(),
+        item if item.starts_with('[') => format!("{INLINE}{item}"),
+        field => format!("{INLINE}.{field}"),
+    };
+    let errors = parsed.err().unwrap_or_default();
+    let problems = errors.iter().map(|error| (place(error), error.to_string()));
+    problems.collect()
 }
 
 /// The generator that a job describes.

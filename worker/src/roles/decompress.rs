@@ -574,7 +574,7 @@ mod tests {
     use crate::message::parse_count;
     use crate::roles::announce::{AnnouncementFormat, Announcer};
     use crate::roles::compress::Compressor;
-    use crate::roles::source::SourceFilter;
+    use crate::roles::source::{SettleTime, SourceFilter};
     use crate::telemetry::metrics::Meter;
 
     fn files(folder: &Path) -> Arc<dyn Files> {
@@ -603,6 +603,7 @@ mod tests {
             record_bytes: 105,
             on_compressed: OnCompressed::Keep,
             on_restored: OnRestored::Keep,
+            settle: SettleTime::default(),
             filter: SourceFilter {
                 formats: vec![SourceFormat::Txt],
                 skips_renamed: false,

@@ -19,7 +19,7 @@ use crate::message::{
     DeadLetterReason, Digest, FileReceipt, Manifest, ReceiptFile, SourceObservation, Verdict,
 };
 use crate::roles::announce::{self, Announcer, Repeat, trace_attributes};
-use crate::roles::source::apply_on_restored;
+use crate::roles::source::{SettleTime, apply_on_restored};
 use crate::roles::{copies, replies};
 use crate::telemetry::trace;
 use streampress_crds::api::pipeline::OnRestored;
@@ -259,7 +259,7 @@ impl ReceiptSender {
 /// Acts on a receipt, at the source's side.
 pub(crate) async fn take(
     announcer: &Announcer,
-    on_restored: OnRestored,
+    (on_restored, settle): (OnRestored, SettleTime),
     receipt: &FileReceipt,
     context: MessageContext<'_>,
 ) -> Result<(), HandlerError> {
@@ -271,7 +271,8 @@ pub(crate) async fn take(
                 return Ok(());
             }
             context.ensure_owner()?;
-            apply_on_restored(announcer, file, on_restored).await
+            let sent_millis = context.delivery.sent_millis;
+            apply_on_restored(announcer, file, (on_restored, settle), sent_millis).await
         }
         Verdict::Superseded(file) => {
             note(announcer, file, SourceState::Superseded).await?;

@@ -576,7 +576,8 @@ pub(crate) fn passing(error: HandlerError) -> anyhow::Error {
     match error {
         HandlerError::Transient(error)
         | HandlerError::Newer(error)
-        | HandlerError::Waiting(error) => error,
+        | HandlerError::Waiting(error)
+        | HandlerError::NotYet(error, _) => error,
         HandlerError::Outage(outage) => anyhow::anyhow!(outage.cause),
         HandlerError::Permanent(failure) => anyhow::anyhow!(failure.detail),
         HandlerError::Interrupted => anyhow::anyhow!("interrupted"),

@@ -18,7 +18,7 @@ use tracing::warn;
 use crate::journal::{SourceRecord, SourceState};
 use crate::roles::announce::{Announcer, ReadSource};
 use crate::roles::outage_report::{Activity, OutageReport};
-use crate::roles::source::{SourceFilter, is_users_own};
+use crate::roles::source::{LIKE_RENAMED, SourceFilter, is_users_own};
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Meter;
 use streampress_transport::{FileEntry, FileName, Listing};
@@ -361,9 +361,7 @@ impl Scanner {
         if !like_renamed || !is_users_own(&self.announcer, entry).await? {
             return Ok(());
         }
-        let reason = "has the name of a source that was renamed after it was packed: if you made this file, give it another name; \
-                      if this pipeline renamed it, move it out of the source";
-        self.left_out.add(entry.name.as_str(), reason);
+        self.left_out.add(entry.name.as_str(), LIKE_RENAMED);
         Ok(())
     }
 

@@ -2,17 +2,20 @@
 //! source once it is packed.
 
 use std::io;
+use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::consume::HandlerError;
 use crate::journal::RECOVERED;
 use crate::message::{DeadLetterReason, FileRef, ReceiptFile, S3Event, SourceObservation, hash};
-use crate::roles::announce::Announcer;
+use crate::roles::announce::{Announcer, announcement_of};
 use crate::runtime::{self, blocking};
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
 use streampress_crds::settings::SourceSettings;
-use streampress_transport::{ExactFile, ExactOutcome, FileEntry, FileName, Files, TransportResult};
+use streampress_transport::{
+    ExactFile, ExactOutcome, FileEntry, FileName, Files, RESERVED_FOLDER, TransportResult,
+};
 
 /// The suffix of a renamed source's stem, as the original's.
 const RENAMED_SUFFIX: &str = "_delete";
@@ -22,6 +25,10 @@ const RENAMED_NAMES: u32 = 1000;
 /// Why a source is not renamed.
 const NO_FREE_NAME: &str =
     "Every name for a renamed source file is taken, or its name is too long for the suffix";
+
+/// Why a file that has the name of a renamed source is not taken, with the remedy.
+pub(crate) const LIKE_RENAMED: &str = "has the name of a source that was renamed after it was packed: if you made this file, give it another name; \
+                                       if this pipeline renamed it, move it out of the source";
 
 /// Which files at the source are taken, however they are found.
 #[derive(Debug, Clone)]
@@ -59,10 +66,18 @@ impl SourceFilter {
         kinds.join(", ")
     }
 
-    /// Why a file of this name is not taken, with the remedy; `None` for one of a kind that is.
+    /// Why a file of this name is not taken, with the remedy; `None` for one that is.
     pub(crate) fn refusal(&self, name: &FileName) -> Option<String> {
-        if self.takes_kind(name.as_str()) {
+        if self.takes(name) {
             return None;
+        }
+        if name.is_reserved() {
+            return Some(format!(
+                "{name} lies in Streampress's own folder {RESERVED_FOLDER}; copy it elsewhere and submit the copy"
+            ));
+        }
+        if self.takes_kind(name.as_str()) {
+            return Some(format!("{name} {LIKE_RENAMED}"));
         }
         let base = name.as_str().rsplit('/').next().unwrap_or_default();
         let (kind, remedy) = match SourceFormat::of_name(base) {
@@ -122,6 +137,54 @@ pub(crate) async fn announce_event(
     announced.map(drop).map_err(HandlerError::Transient)
 }
 
+/// How long a file must have held still before it is deleted: a program that still writes it would go on with a file that has
+/// no name, and what it writes would be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SettleTime(pub Duration);
+
+impl SettleTime {
+    /// Of a pipeline's source. Writers that rename their files into it write none of them there.
+    pub(crate) fn new(source: &SourceSettings) -> Self {
+        match source.writers_rename {
+            true => Self::default(),
+            false => Self(Duration::from_secs(source.settle_seconds.into())),
+        }
+    }
+
+    /// Whether the file may be deleted; [`HandlerError::NotYet`] where it changed too short a time ago. That its fingerprint
+    /// is the one that was observed before the message was sent counts too: a file server's clock may be another.
+    pub(crate) fn ensure_settled(
+        self,
+        entry: &FileEntry,
+        observed: Option<&SourceObservation>,
+        sent_millis: u64,
+    ) -> Result<(), HandlerError> {
+        let Self(settle) = self;
+        // An object appears as a whole.
+        let Some(changed) = entry.changed.filter(|_| !settle.is_zero()) else {
+            return Ok(());
+        };
+        let age = runtime::now().duration_since(changed).unwrap_or_default();
+        let known_for = runtime::now_millis().saturating_sub(sent_millis);
+        let is_as_observed = observed.is_some_and(|it| it.fingerprint == entry.fingerprint);
+        if age >= settle || (is_as_observed && Duration::from_millis(known_for) >= settle) {
+            return Ok(());
+        }
+        let why = anyhow::anyhow!(
+            "{} is to be deleted and changed {} s ago; it is taken once it has not changed for {} s (source.settleSeconds)",
+            entry.name,
+            age.as_secs(),
+            settle.as_secs()
+        );
+        Err(HandlerError::NotYet(why, settle - age))
+    }
+}
+
+/// Whether the file is one that the generator made: it has its name only since it was whole.
+pub(crate) fn is_generated(file: &FileRef, observed: Option<&SourceObservation>) -> bool {
+    observed.is_some_and(|observed| observed.announcement == announcement_of(file))
+}
+
 /// Renames or deletes the source of an acknowledged file, if it still is exactly the file that was packed.
 pub(crate) async fn apply_on_compressed(
     announcer: &Announcer,
@@ -147,6 +210,12 @@ pub(crate) async fn apply_on_compressed(
         }
         Ok(ExactOutcome::Changed) => {
             info!("The source file changed after it was packed; it stays where it is.");
+            // Each time it must hold still first; renamed files need not, and one that grows would be packed without end.
+            if on_compressed == OnCompressed::Delete
+                && let Err(error) = announcer.announce_successor(file).await
+            {
+                debug!(?error, "Its present content was not announced.");
+            }
         }
         Ok(ExactOutcome::NameTaken) => {
             warn!("{NO_FREE_NAME}; the packed file stays where it is.");
@@ -162,7 +231,8 @@ pub(crate) async fn apply_on_compressed(
 pub(crate) async fn apply_on_restored(
     announcer: &Announcer,
     receipt: &ReceiptFile,
-    on_restored: OnRestored,
+    (on_restored, settle): (OnRestored, SettleTime),
+    sent_millis: u64,
 ) -> Result<(), HandlerError> {
     let (file, name) = (&receipt.file, &receipt.file.name);
     let Some(observed) = &receipt.observed else {
@@ -192,6 +262,15 @@ pub(crate) async fn apply_on_restored(
             observed.clone()
         }
     };
+    let (source, wanted) = (announcer.source.clone(), name.clone());
+    let entry = blocking(move || source.stat(&wanted)).await;
+    let step = format!("looking for {name}, which was restored");
+    if let Some(entry) = entry.map_err(|error| HandlerError::transient(error, step))? {
+        let has_changed = entry.fingerprint != expected.fingerprint;
+        if has_changed || on_restored == OnRestored::Delete && !is_generated(file, Some(observed)) {
+            settle.ensure_settled(&entry, Some(&expected), sent_millis)?;
+        }
+    }
     let (source, restored) = (announcer.source.clone(), file.clone());
     let outcome = blocking(move || match on_restored {
         OnRestored::Keep => Ok(ExactOutcome::Changed),
@@ -211,6 +290,9 @@ pub(crate) async fn apply_on_restored(
         }
         Ok(ExactOutcome::Changed) => {
             info!("The source file changed after it was announced; it stays where it is.");
+            if let Err(error) = announcer.announce_successor(file).await {
+                debug!(?error, "Its present content was not announced.");
+            }
             Ok(())
         }
         Ok(ExactOutcome::NameTaken) => {
@@ -396,7 +478,52 @@ async fn is_from_before_recovery(
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+
+    #[test]
+    fn a_file_may_be_deleted_once_it_has_held_still_by_its_own_time_or_as_it_was_observed() {
+        let settle = SettleTime(Duration::from_secs(60));
+        let now = SystemTime::now();
+        let entry = |changed: Option<SystemTime>| FileEntry {
+            name: FileName::parse("a.csv").expect("valid"),
+            size: 1,
+            modified: now,
+            fingerprint: "seen".into(),
+            changed,
+        };
+        let observed = SourceObservation {
+            announcement: "1".into(),
+            fingerprint: "seen".into(),
+            is_settled: false,
+            wants_reply: false,
+        };
+        let seconds = Duration::from_secs;
+        let just_sent = runtime::now_millis();
+        let waits = |entry: &FileEntry, sent: u64| match settle.ensure_settled(
+            entry,
+            Some(&observed),
+            sent,
+        ) {
+            Ok(()) => None,
+            Err(HandlerError::NotYet(_, after)) => Some(after.as_secs()),
+            Err(other) => panic!("{other:?}"),
+        };
+        assert_eq!(waits(&entry(Some(now - seconds(61))), just_sent), None);
+        let left = waits(&entry(Some(now - seconds(20))), just_sent).expect("waits");
+        assert!(left <= 40, "{left}");
+        // The file server's clock is an hour ahead.
+        let ahead = entry(Some(now + seconds(3600)));
+        assert_eq!(waits(&ahead, just_sent), Some(60));
+        assert_eq!(waits(&ahead, just_sent - 61_000), None);
+        let changed_since = FileEntry {
+            fingerprint: "other".into(),
+            ..ahead
+        };
+        assert_eq!(waits(&changed_since, just_sent - 61_000), Some(60));
+        assert_eq!(waits(&entry(None), just_sent), None, "an object is whole");
+    }
 
     #[test]
     fn a_renamed_source_keeps_its_folder_and_extension() {

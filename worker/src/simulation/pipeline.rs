@@ -27,7 +27,7 @@ use crate::roles::decompress::Decompressor;
 use crate::roles::receipts::ReceiptSender;
 use crate::roles::recover::Recovery;
 use crate::roles::scan::{LeftOutFiles, Scanner};
-use crate::roles::source::SourceFilter;
+use crate::roles::source::{SettleTime, SourceFilter};
 use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::telemetry::metrics::Meter;
 
@@ -417,6 +417,7 @@ impl SimPipeline {
             record_bytes: RECORD_BYTES,
             on_compressed: OnCompressed::Keep,
             on_restored: self.settings.on_restored,
+            settle: SettleTime(SETTLE),
             filter: filter(),
             journal: Arc::new(NoJournal),
             report: None,

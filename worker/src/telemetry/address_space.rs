@@ -17,6 +17,11 @@ const STACK_BYTES: u64 = 128 << 20;
 /// Of a command without an async runtime: its threads share what is left where a heap of their own does not fit.
 const PLAIN_BYTES: u64 = 24 << 20;
 
+/// The seed format's encoder of LZMA takes so much whatever the file (94 MiB at preset 6), and its copies of the file so many
+/// times its size.
+const SEED_BYTES: u64 = 128 << 20;
+const SEED_SHARE: u64 = 12;
+
 /// What a process does with its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MemoryUse {
@@ -92,6 +97,14 @@ impl AddressSpace {
         let free = self.limit.saturating_sub(self.used + PLAIN_BYTES);
         let share = memory_limit::share(CodecEffort::Balanced);
         usize::try_from(free / share).unwrap_or(usize::MAX)
+    }
+
+    /// The limit in KiB with which a file of so many bytes can be packed into the seed format, which has no blocks.
+    pub(crate) fn enough_kib_for_seed(self, raw_bytes: u64) -> u64 {
+        let file = raw_bytes.saturating_mul(SEED_SHARE);
+        (self.used + PLAIN_BYTES + SEED_BYTES)
+            .saturating_add(file)
+            .div_ceil(1024)
     }
 
     /// The limit in KiB with which a block of so many bytes can be unpacked.

@@ -26,6 +26,11 @@ pub(crate) fn least_bytes(block_bytes: usize, effort: CodecEffort) -> u64 {
     besides(block) + block * share(effort)
 }
 
+/// The largest block of which one at a time fits the limit, while unpacking.
+pub(crate) fn largest_block(limit: u64) -> u64 {
+    limit.saturating_sub(besides(0)) / (share(CodecEffort::Balanced) + BUNDLE_BLOCKS)
+}
+
 fn besides(block: u64) -> u64 {
     BESIDES_BYTES + hybrid::PlanStore::MAX_BYTES as u64 + BUNDLE_BLOCKS * block
 }
@@ -114,6 +119,15 @@ mod tests {
         assert_eq!(at_once(512, 64), 0);
         assert_eq!(at_once(1200, 64), 2);
         assert_eq!(unpacked_bytes_within(0), 0);
+    }
+
+    #[test]
+    fn the_largest_block_that_fits_a_limit_is_the_one_that_needs_it() {
+        let limit = 100 * MIB;
+        let largest = largest_block(limit) as usize;
+        let least = |block| least_bytes(block, CodecEffort::Balanced);
+        assert!(least(largest) <= limit && least(largest + 1) > limit);
+        assert!(least(64 << 20) > limit);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use streampress::message::Message;
 use streampress::roles::announce::{AnnouncementFormat, Announcer};
 use streampress::roles::compress::Compressor;
 use streampress::roles::decompress::Decompressor;
-use streampress::roles::source::SourceFilter;
+use streampress::roles::source::{SettleTime, SourceFilter};
 use streampress::telemetry::metrics::Meter;
 use streampress_codec::hybrid;
 use streampress_crds::Role;
@@ -97,6 +97,7 @@ impl Fixture {
             record_bytes: 400 * 1024,
             on_compressed: OnCompressed::Keep,
             on_restored: OnRestored::Keep,
+            settle: SettleTime::default(),
             filter: SourceFilter {
                 formats: vec![SourceFormat::Txt, SourceFormat::Json, SourceFormat::Csv],
                 skips_renamed: false,

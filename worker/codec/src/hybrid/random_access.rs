@@ -183,9 +183,13 @@ impl<R: Read + Seek> Blocks<R> {
             .get(number as usize)
             .zip(self.end.index.get(number as usize));
         let Some((&(offset, _), &(raw_len, packed_len))) = entry else {
+            let there = match self.starts.len() {
+                0 => "the file is empty and has none".to_owned(),
+                1 => "the file has one, number 0".to_owned(),
+                count => format!("the file has {count}, numbers 0 to {}", count - 1),
+            };
             return Err(CodecError::Options(format!(
-                "there is no block {number}: the file has {}, numbered from 0",
-                self.starts.len()
+                "there is no block {number}: {there}"
             )));
         };
         for (what, value) in [("a block", raw_len), ("a block's payload", packed_len)] {

@@ -552,7 +552,8 @@ impl From<HandlerError> for BundleFault {
             HandlerError::Permanent(failure) => Self::Permanent(failure),
             HandlerError::Transient(cause)
             | HandlerError::Newer(cause)
-            | HandlerError::Waiting(cause) => Self::Transient(format!("{cause:#}")),
+            | HandlerError::Waiting(cause)
+            | HandlerError::NotYet(cause, _) => Self::Transient(format!("{cause:#}")),
             HandlerError::Outage(outage) => Self::Outage(outage),
             HandlerError::Interrupted => Self::Interrupted,
         }

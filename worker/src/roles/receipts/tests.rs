@@ -22,8 +22,8 @@ use crate::message::{Message, parse_count};
 use crate::roles::announce::AnnouncementFormat;
 use crate::roles::compress::Compressor;
 use crate::roles::decompress::Decompressor;
-use crate::roles::source::SourceFilter;
-use crate::telemetry::metrics::Meter;
+use crate::roles::source::{SettleTime, SourceFilter, apply_on_compressed};
+use crate::telemetry::metrics::{Meter, RetryCause};
 
 /// Files, chunks and receipts of one data folder; the two sides share no journal.
 struct Sides {
@@ -32,7 +32,9 @@ struct Sides {
     journal: SqliteJournal,
     announcer: Announcer,
     is_stream_lost: Arc<Mutex<bool>>,
+    on_compressed: OnCompressed,
     on_restored: OnRestored,
+    settle: SettleTime,
 }
 
 /// All records have expired while this is true.
@@ -107,7 +109,9 @@ impl Sides {
             journal,
             announcer,
             is_stream_lost: Arc::default(),
+            on_compressed: OnCompressed::Keep,
             on_restored: OnRestored::Keep,
+            settle: SettleTime::default(),
         }
     }
 
@@ -142,9 +146,10 @@ impl Sides {
             plans: Arc::default(),
             bundler: None,
             record_bytes: 400 << 10,
-            on_compressed: OnCompressed::Keep,
+            on_compressed: self.on_compressed,
             on_restored: self.on_restored,
             report: None,
+            settle: self.settle,
             filter: SourceFilter {
                 formats: vec![SourceFormat::Txt],
                 skips_renamed: false,
@@ -247,6 +252,16 @@ async fn consume_until(
     role: Role,
     queue: Arc<dyn Queue>,
     handler: Arc<dyn Handler>,
+    holds: impl AsyncFnMut() -> bool,
+) {
+    consume_counting(role, queue, handler, Meter::default(), holds).await;
+}
+
+async fn consume_counting(
+    role: Role,
+    queue: Arc<dyn Queue>,
+    handler: Arc<dyn Handler>,
+    meter: Meter,
     mut holds: impl AsyncFnMut() -> bool,
 ) {
     let shutdown = CancellationToken::new();
@@ -260,7 +275,7 @@ async fn consume_until(
         interval: Duration::from_millis(10),
         linger: Duration::from_millis(1),
         max_receive_count: 20,
-        meter: Meter::default(),
+        meter,
         shutdown: shutdown.clone(),
     };
     let watching = async {
@@ -394,8 +409,9 @@ async fn left_at_the_source(
     sides.restore().await;
     let folder = sides.root.path().join("in");
     change(&folder.join("a.txt"));
+    // Content that took its place is announced and packed.
     sides
-        .compress_until(async || sides.waiting().await == [0, 0, 0])
+        .compress_until(async || sides.waiting().await[2] == 0)
         .await;
     let listed = std::fs::read_dir(folder).expect("listed");
     let name = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -440,6 +456,109 @@ async fn a_source_that_changed_after_its_announcement_stays() {
             assert_eq!(names, ["a.txt"], "{on_restored:?}");
         }
     }
+}
+
+/// Works as a compressor until a message was put off.
+async fn put_off(sides: &Sides) {
+    let queue = JoinedQueue::new(sides.local.files_queue(), sides.local.receipts_queue());
+    let handler = Arc::new(sides.compressor());
+    let meter = Meter::default();
+    let watched = meter.clone();
+    let was_put_off = async || watched.was_retried(RetryCause::NotYet);
+    consume_counting(
+        Role::Compressor,
+        Arc::new(queue),
+        handler,
+        meter,
+        was_put_off,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_still_written_is_not_packed_where_it_would_be_deleted_then() {
+    let mut sides = Sides {
+        on_compressed: OnCompressed::Delete,
+        settle: SettleTime(Duration::from_secs(3600)),
+        ..Sides::open()
+    };
+    sides.announce("a.txt", "one").await;
+    put_off(&sides).await;
+    assert_eq!(sides.waiting().await, [1, 0, 0]);
+    let path = sides.root.path().join("in/a.txt");
+    assert_eq!(std::fs::read_to_string(&path).expect("there"), "one");
+    // Once it has held still it is packed and deleted.
+    sides.settle = SettleTime::default();
+    let handler = sides.compressor();
+    sides.announce("b.txt", "two").await;
+    let queue = sides.local.files_queue();
+    let is_done = async || !sides.root.path().join("in/b.txt").exists();
+    consume_until(Role::Compressor, queue, Arc::new(handler), is_done).await;
+    assert_eq!(sides.waiting().await, [1, 1, 0]);
+}
+
+#[tokio::test]
+async fn what_is_appended_after_a_file_was_packed_stays_and_is_announced() {
+    let sides = Sides {
+        on_compressed: OnCompressed::Delete,
+        ..Sides::open()
+    };
+    let path = sides.root.path().join("in/a.txt");
+    std::fs::write(&path, "one").expect("written");
+    let name = FileName::parse("a.txt").expect("a valid name");
+    let entry = sides.announcer.source_entry(&name).await.expect("there");
+    let packed = sides.announcer.identify(&entry).await.expect("read");
+    std::fs::write(&path, "one, and more").expect("written");
+    apply_on_compressed(&sides.announcer, &packed, OnCompressed::Delete).await;
+    assert!(path.exists());
+    assert_eq!(sides.waiting().await, [1, 0, 0]);
+    sides.pack().await;
+    sides.restore().await;
+    assert_eq!(sides.restored("a.txt").as_deref(), Some("one, and more"));
+}
+
+#[tokio::test]
+async fn a_restored_file_that_changed_a_short_time_ago_is_not_deleted_yet() {
+    let mut sides = Sides {
+        on_restored: OnRestored::Delete,
+        settle: SettleTime(Duration::from_secs(3600)),
+        ..Sides::open()
+    };
+    sides.announce("a.txt", "one").await;
+    sides.pack().await;
+    sides.restore().await;
+    put_off(&sides).await;
+    assert_eq!(sides.waiting().await, [0, 0, 1], "its receipt");
+    assert!(sides.root.path().join("in/a.txt").exists());
+    sides.settle = SettleTime::default();
+    sides.announce("b.txt", "two").await;
+    let is_packed = async || sides.waiting().await == [0, 1, 1];
+    sides.compress_until(is_packed).await;
+    let both = async || sides.waiting().await == [0, 0, 2];
+    sides
+        .restore_until(sides.local.receipts_queue(), both)
+        .await;
+    let is_deleted = async || !sides.root.path().join("in/b.txt").exists();
+    sides.compress_until(is_deleted).await;
+}
+
+#[tokio::test]
+async fn a_source_that_changed_before_its_receipt_came_is_announced_again() {
+    let sides = Sides {
+        on_restored: OnRestored::Delete,
+        ..Sides::open()
+    };
+    sides.announce("a.txt", "one").await;
+    sides.pack().await;
+    sides.restore().await;
+    std::fs::write(sides.root.path().join("in/a.txt"), "one, and more").expect("written");
+    sides.pack().await;
+    sides.restore().await;
+    assert_eq!(sides.restored("a.txt").as_deref(), Some("one, and more"));
+    sides
+        .compress_until(async || sides.waiting().await == [0, 0, 0])
+        .await;
+    assert!(!sides.root.path().join("in/a.txt").exists());
 }
 
 #[tokio::test]

@@ -1,13 +1,16 @@
 //! What became of the files that were restored before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result};
 use streampress_transport::FileName;
+use tracing::warn;
 
+use super::source::RETRY_AFTER;
 use super::{Run, RunObserver};
 use crate::destination::Destination;
 use crate::journal::{SourceRecord, SourceState};
+use crate::roles::context::is_away;
 use crate::roles::restored::RestoredCopies;
 use crate::runtime::blocking;
 use crate::telemetry::plain_log::printable;
@@ -27,9 +30,30 @@ pub(super) struct Again {
 }
 
 impl Run {
+    /// Compares what was restored before with the destination, once that can be read.
+    pub(super) async fn check_destination(&self, observer: &dyn RunObserver) -> Result<Again> {
+        let mut was_said = false;
+        loop {
+            let error = match self.compare_destination(observer).await {
+                Err(error) if is_away(&error) => error,
+                compared => return compared,
+            };
+            if !was_said {
+                was_said = true;
+                let notice = format!("the run waits, and continues by itself: {error:#}");
+                observer.notice(&notice);
+            }
+            tokio::select! {
+                biased;
+                () = self.context.shutdown.cancelled() => return Ok(Again::default()),
+                () = tokio::time::sleep(RETRY_AFTER) => {}
+            }
+        }
+    }
+
     /// Compares what was restored before with the destination; answers the names to be announced again: what is gone from
     /// there or was replaced by another location's file, and what failed.
-    pub(super) async fn check_destination(&self, observer: &dyn RunObserver) -> Result<Again> {
+    async fn compare_destination(&self, observer: &dyn RunObserver) -> Result<Again> {
         let location = self.scanner.announcer.source.location();
         let records = self.journal().sources(location).await?;
         let others = self.restored_elsewhere().await?;
@@ -90,6 +114,28 @@ impl Run {
         }
         *self.altered.lock() = altered;
         Ok(again)
+    }
+
+    /// Looks which of the restored files are at the destination no longer. Where that cannot be read, none is known to be gone.
+    pub(super) async fn look_for_taken_away(&self) {
+        let looking = async {
+            let location = self.scanner.announcer.source.location();
+            let mut records = self.journal().sources(location).await?;
+            records.retain(|record| record.state == SourceState::Restored);
+            if records.is_empty() {
+                return anyhow::Ok(records);
+            }
+            let settings = self.resolved.decompressor_settings();
+            let files = self.context.destination(&settings)?.files().clone();
+            let listed = blocking(move || files.list()).await?.files;
+            let present: HashSet<_> = listed.iter().map(|entry| entry.name.as_str()).collect();
+            records.retain(|record| !present.contains(record.name.as_str()));
+            Ok(records)
+        };
+        match looking.await {
+            Ok(gone) => *self.taken_away.lock() = gone,
+            Err(error) => warn!("Could not look which restored files were taken away: {error:#}."),
+        }
     }
 
     /// The restored files of other locations than this run's source.

@@ -93,6 +93,8 @@ struct Run {
     gone: Arc<OnceLock<Vec<SourceRecord>>>,
     /// Restored files that others had changed at the destination when the run began.
     altered: Mutex<Vec<SourceRecord>>,
+    /// Restored files that were taken away while an endless run lasted.
+    taken_away: Mutex<Vec<SourceRecord>>,
     database_put_back: bool,
     is_aws: bool,
 }
@@ -140,6 +142,7 @@ impl Run {
             scanner,
             gone: Arc::default(),
             altered: Mutex::default(),
+            taken_away: Mutex::default(),
             database_put_back,
             is_aws: options.aws,
         })
@@ -174,6 +177,9 @@ impl Run {
         stop.cancel();
         while let Some(ended) = roles.join_next().await {
             ended.context("a role ended unexpectedly")?;
+        }
+        if self.is_endless(input) {
+            self.look_for_taken_away().await;
         }
         let progress = self.journal().progress().await?;
         let found = self.found(progress).await?;

@@ -20,7 +20,7 @@ use crate::journal::RECOVERED;
 use crate::roles::scan::{ScanResult, Scanner};
 
 /// Between two tries of what failed because a disk or a service is down.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Where the files of a run come from.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -119,7 +119,12 @@ impl Run {
 
     /// What it found at its end, beyond how far the files are.
     pub(super) async fn found(&self, progress: JournalProgress) -> Result<LastRun> {
-        let gone = self.gone.get().cloned().unwrap_or_default();
+        let mut gone = self.gone.get().cloned().unwrap_or_default();
+        for record in self.taken_away.lock().iter() {
+            if !gone.contains(record) {
+                gone.push(record.clone());
+            }
+        }
         let gone = self.not_announced_since(gone).await?;
         let altered = self.altered.lock().clone();
         let altered = self.not_announced_since(altered).await?;

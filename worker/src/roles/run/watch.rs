@@ -17,7 +17,9 @@ use crate::journal::{JournalProgress, OpenFile, SourceRecord};
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow};
 use crate::roles::scan::ScanResult;
+use crate::roles::source::SettleTime;
 use crate::runtime;
+use crate::telemetry::metrics::RetryCause;
 use crate::telemetry::plain_log::printable;
 
 /// Between two updates of the progress.
@@ -49,6 +51,8 @@ pub(super) struct Watch<'a> {
     outage: Option<String>,
     /// That files wait until they have held still is said once.
     waiting_was_said: bool,
+    /// The same of files that are to be deleted.
+    deferral_was_said: bool,
     retention: RetentionWatch,
     stall: Stall,
 }
@@ -98,6 +102,7 @@ impl<'a> Watch<'a> {
             done_since: None,
             outage: None,
             waiting_was_said: false,
+            deferral_was_said: false,
             retention: RetentionWatch::default(),
             stall: Stall {
                 progress: JournalProgress::default(),
@@ -178,12 +183,18 @@ impl<'a> Watch<'a> {
     }
 
     fn report_waiting(&mut self) {
+        let settle = self.run.resolved.source.settle_seconds;
+        if !self.deferral_was_said && self.run.context.meter.was_retried(RetryCause::NotYet) {
+            self.deferral_was_said = true;
+            self.observer.notice(&format!(
+                "files wait that changed a short time ago: one that will be deleted must not have changed for {settle} s before (source.settleSeconds)"
+            ));
+        }
         let waiting = self.run.scanner.waiting.load(Relaxed);
         if waiting > 0 && !self.waiting_was_said {
             self.waiting_was_said = true;
             self.observer.notice(&format!(
-                "{waiting} file(s) wait: a file is announced once it has not changed for {} s (source.settleSeconds)",
-                self.run.resolved.source.settle_seconds
+                "{waiting} file(s) wait: a file is announced once it has not changed for {settle} s (source.settleSeconds)"
             ));
         }
     }
@@ -323,13 +334,14 @@ impl<'a> Watch<'a> {
 
     /// Whether no message about the files that are done is under way any more. One may be a receipt, for which something is
     /// to be done at the source, or the same content announced once more, which may be its name's newest version. Where
-    /// that takes long, as when a source file cannot be deleted, the next run continues.
+    /// that takes long, as when a source file cannot be deleted, the next run continues. A file must hold still before that.
     async fn is_settled(&mut self) -> bool {
         let since = *self.done_since.get_or_insert_with(Instant::now);
         if self.queues_are_empty().await {
             return true;
         }
-        let is_late = since.elapsed() >= MESSAGES_PATIENCE;
+        let settle = SettleTime::new(&self.run.resolved.source);
+        let is_late = since.elapsed() >= MESSAGES_PATIENCE + settle.0;
         if is_late {
             self.observer.notice(
                 "messages about files that are done are still under way, such as receipts that could not be acted on yet; the next run continues with them",

@@ -74,6 +74,8 @@ pub enum RetryCause {
     NoThread,
     /// An error that may not occur again.
     Fault,
+    /// It was too early for it: a file must hold still before it is deleted.
+    NotYet,
     /// A service that every message needs was down.
     Outage,
     /// The worker stopped, or lost its slot or the message.
@@ -92,6 +94,7 @@ impl RetryCause {
             Self::NoSlot => "no_slot",
             Self::NoThread => "no_thread",
             Self::Fault => "fault",
+            Self::NotYet => "not_yet",
             Self::Outage => "outage",
             Self::Interrupted => "interrupted",
             Self::NotDeleted => "not_deleted",
@@ -352,6 +355,12 @@ impl Meter {
     /// A consistent snapshot of what was counted so far.
     pub fn counts(&self) -> Counts {
         self.shared.counts.lock().clone()
+    }
+
+    /// Whether a message will be redelivered, or was, for this cause.
+    pub(crate) fn was_retried(&self, cause: RetryCause) -> bool {
+        let counts = self.shared.counts.lock();
+        counts.retried.get(&cause).is_some_and(|count| *count > 0)
     }
 
     /// The metrics in the OpenMetrics text format, with `labels` on every line. Names begin with `streampress_`.

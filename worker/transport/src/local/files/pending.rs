@@ -42,7 +42,8 @@ pub(super) fn remove_if_abandoned(path: &Path) {
     }
 }
 
-/// Creates `folder` and what is missing above it, durably; answers what it created, outermost first.
+/// Creates `folder` and what is missing above it, durably; answers what it created, outermost first. A link to nothing, as to
+/// a disk that is not mounted, is a folder that is missing.
 pub(super) fn make_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     make_folders_below(Path::new(""), folder)
 }
@@ -59,6 +60,9 @@ pub(super) fn make_folders_below(root: &Path, folder: &Path) -> io::Result<Vec<P
         match fs::create_dir(path) {
             Ok(()) => made.push(path.to_owned()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_link(path) => {
+                return Err(super::missing(path));
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(io::ErrorKind::NotADirectory.into());
             }
@@ -69,6 +73,10 @@ pub(super) fn make_folders_below(root: &Path, folder: &Path) -> io::Result<Vec<P
         }
     }
     Ok(made)
+}
+
+fn is_link(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_symlink())
 }
 
 /// See the module.
@@ -237,9 +245,8 @@ fn entry_of_written(
 
 /// Renames unless the new name is taken. A link that leads nowhere is replaced, as every link in the place of a file is.
 fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
-    let is_link = || to.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
     match rename_new(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_link() => {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_link(to) => {
             aside::remove_link(to)?;
             rename_new(from, to)
         }
