@@ -551,7 +551,7 @@ fn what_runs_out_of_address_space_says_which_limit_would_do() {
     for args in [&seed[..], &["inspect", "a.csv.spk"]] {
         let mut kib = 100_000;
         // The first advice may be that of what every command needs.
-        let outcome = (0..3).find_map(|_| {
+        let outcome = (0..6).find_map(|_| {
             let (code, _, errors) = limited(&folder, kib, args);
             if code == Some(0) {
                 return Some(kib);
@@ -585,34 +585,4 @@ fn all_mistakes_of_a_pipeline_and_of_its_inline_schema_are_in_one_answer() {
     );
     let quoted = WorkFolder::with_spec("  codec: {blockSize: \"01000000\"}");
     quoted.run_well(&["validate", "pipeline.yaml"]);
-}
-
-#[test]
-fn redrive_says_of_a_damaged_database_what_to_do() {
-    let folder = WorkFolder::with_spec("  codec: {effort: Fast}");
-    for number in 0..20 {
-        folder.write(&format!("data/in/{number}.txt"), format!("{number}"));
-    }
-    folder.run_summary(&[]);
-    let path = folder.path("data/streampress.db");
-    // So that all is in the one file.
-    folder.run_well(&["redrive", "--list", "pipeline.yaml", "--data", "data"]);
-    let whole = std::fs::read(&path).expect("read");
-    let mut named = 0;
-    for page in 1..whole.len() / 4096 {
-        let mut damaged = whole.clone();
-        damaged[page * 4096..(page + 1) * 4096].fill(0xa5);
-        for ending in ["-wal", "-shm"] {
-            let _ = std::fs::remove_file(folder.path(&format!("data/streampress.db{ending}")));
-        }
-        std::fs::write(&path, damaged).expect("written");
-        let output = folder.run(&["redrive", "--list", "pipeline.yaml", "--data", "data"]);
-        let said = text(&output.stderr);
-        if !output.status.success() {
-            named += 1;
-            let advice = said.contains("is damaged") && said.contains("streampress recover");
-            assert!(advice, "page {page}: {said}");
-        }
-    }
-    assert!(named > 0, "no page mattered");
 }
