@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use streampress_transport::{FileEntry, FileName, Files};
+use tracing::warn;
 
 use super::{ReportMeta, ReportState, page};
 use crate::runtime;
@@ -55,6 +56,9 @@ struct Sums<'a> {
     /// Objects whose sums are in these, and that may not have been removed yet.
     merged: BTreeSet<String>,
     state: Cow<'a, ReportState>,
+    /// It could not be read: others wrote it.
+    #[serde(skip)]
+    is_damaged: bool,
 }
 
 impl BucketReport {
@@ -132,7 +136,9 @@ impl BucketReport {
         let own = self.own()?;
         let entry = self.files.stat(&own)?;
         let open = match &entry {
-            Some(_) => self.read(&own)?.filter(|sums| !sums.is_closed),
+            Some(_) => self
+                .read(&own)?
+                .filter(|sums| !sums.is_closed && !sums.is_damaged),
             None => None,
         };
         match open {
@@ -179,8 +185,8 @@ impl BucketReport {
         let Some(sums) = self.read(&entry.name)? else {
             return Ok(false);
         };
-        if sums.is_closed {
-            return Ok(true);
+        if sums.is_closed || sums.is_damaged {
+            return Ok(sums.is_closed);
         }
         let sums = Sums {
             is_closed: true,
@@ -215,6 +221,7 @@ impl BucketReport {
             .collect();
         let sums = Sums {
             is_closed: false,
+            is_damaged: false,
             // What is not listed any more was removed, and its name never comes again.
             merged: merged.iter().map(|name| name.as_str().to_owned()).collect(),
             state: Cow::Owned(ReportState::merge(states)),
@@ -273,15 +280,25 @@ impl BucketReport {
         FileName::parse(&name).map_err(anyhow::Error::msg)
     }
 
-    /// `None` where there is no such object.
+    /// `None` where there is no such object. One that others damaged has no sums, and the page is written all the same.
     fn read(&self, name: &FileName) -> Result<Option<Sums<'static>>> {
         let reader = match self.files.read(name) {
             Ok(reader) => reader,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("reading {name}")),
         };
-        let sums = serde_json::from_reader(io::BufReader::new(reader.take(LARGEST_OBJECT_BYTES)));
-        Ok(Some(sums.with_context(|| format!("reading {name}"))?))
+        let sums: serde_json::Result<Sums<'static>> =
+            serde_json::from_reader(io::BufReader::new(reader.take(LARGEST_OBJECT_BYTES)));
+        match sums {
+            Err(error) if !error.is_io() => {
+                warn!(%error, %name, "The report leaves out what an object beside it says, which cannot be read; remove the object.");
+                Ok(Some(Sums {
+                    is_damaged: true,
+                    ..Sums::default()
+                }))
+            }
+            sums => Ok(Some(sums.with_context(|| format!("reading {name}"))?)),
+        }
     }
 
     /// Writes an object if it is still the one that was `seen`; `None` where it is not.
@@ -458,5 +475,23 @@ mod tests {
         report.add(rows([3]));
         assert_eq!(restored(&mut report), 3);
         assert_eq!(objects(&report).len(), 1);
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_is_left_out_and_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut report = writer(folder.path(), "one");
+        report.add(rows([1]));
+        restored(&mut report);
+        let odd = folder.path().join("results.html.d/odd.json");
+        std::fs::write(&odd, "{").expect("written");
+        let own = folder.path().join("results.html.d/one-1.json");
+        std::fs::write(own, "damaged").expect("written");
+        age(folder.path());
+        report.add(rows([2]));
+        assert_eq!(restored(&mut report), 1, "what was not lost");
+        report.add(rows([3]));
+        assert_eq!(restored(&mut report), 2);
+        assert_eq!(std::fs::read_to_string(odd).expect("read"), "{");
     }
 }
