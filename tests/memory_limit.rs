@@ -207,17 +207,26 @@ fn restore_within_the_limit(
     assert_eq!((compress.stop(), decompress.stop()), (Some(0), Some(0)));
 }
 
+/// At every effort, one block at once and two.
+fn roles_restore_every_shape(block_bytes: usize) {
+    for threads in [1, 2] {
+        for effort in ["Fast", "Balanced"] {
+            restore_within_the_limit(effort, block_bytes, threads, |_| true);
+        }
+        restore_within_the_limit("Max", block_bytes, threads, |name| {
+            WORST_SHAPES.contains(&name)
+        });
+    }
+}
+
+#[test]
+#[ignore = "minutes, root and an optimised build; tests/run --long runs it"]
+fn roles_restore_every_shape_within_the_memory_that_is_documented() {
+    roles_restore_every_shape(BLOCK_BYTES);
+}
+
 #[test]
 #[ignore = "an hour, root and an optimised build; tests/run --long runs it"]
-fn roles_restore_every_shape_within_the_memory_that_is_documented() {
-    for block_bytes in [BLOCK_BYTES, 64 * MIB] {
-        for threads in [1, 2] {
-            for effort in ["Fast", "Balanced"] {
-                restore_within_the_limit(effort, block_bytes, threads, |_| true);
-            }
-            restore_within_the_limit("Max", block_bytes, threads, |name| {
-                WORST_SHAPES.contains(&name)
-            });
-        }
-    }
+fn roles_restore_every_shape_of_large_blocks_within_the_memory_that_is_documented() {
+    roles_restore_every_shape(64 * MIB);
 }
