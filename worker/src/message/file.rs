@@ -100,6 +100,18 @@ impl FileRef {
         format!("{}-{:x}", &self.id().as_str()[..40], self.modified_nanos)
     }
 
+    /// A file of tests with this content.
+    #[cfg(test)]
+    pub(crate) fn with_content(name: &str, content: &[u8]) -> Self {
+        Self {
+            location: "file:///data/in".into(),
+            name: FileName::parse(name).expect("a valid name"),
+            bytes: content.len() as u64,
+            hash: Digest::of(content),
+            modified_nanos: 0,
+        }
+    }
+
     fn name_hasher(&self) -> blake3::Hasher {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.location.trim_end_matches('/').as_bytes());
@@ -116,11 +128,8 @@ mod tests {
 
     fn file(name: &str, content: &[u8], modified_nanos: u64) -> FileRef {
         FileRef {
-            location: "file:///data/in".into(),
-            name: FileName::parse(name).expect("a valid name"),
-            bytes: content.len() as u64,
-            hash: Digest::of(content),
             modified_nanos,
+            ..FileRef::with_content(name, content)
         }
     }
 

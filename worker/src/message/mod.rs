@@ -253,17 +253,14 @@ pub(crate) mod parse_count {
 
 #[cfg(test)]
 mod tests {
-    use streampress_transport::{FileName, FileVersion, Position};
+    use streampress_transport::{FileVersion, Position};
 
     use super::*;
 
     fn file(name: &str) -> FileRef {
         FileRef {
-            location: "file:///data/in".into(),
-            name: FileName::parse(name).expect("a valid name"),
-            bytes: 2,
-            hash: Digest::of(b"[]"),
             modified_nanos: 7,
+            ..FileRef::with_content(name, b"[]")
         }
     }
 

@@ -100,7 +100,7 @@ impl BundleCache {
 mod tests {
     use std::cell::Cell;
 
-    use streampress_transport::{FileName, Position};
+    use streampress_transport::Position;
 
     use super::*;
     use crate::message::{BUNDLED_VERSION, Digest, FileRef};
@@ -108,13 +108,7 @@ mod tests {
     fn manifest(bundle: u64, files: u32, bytes: u64) -> Manifest {
         Manifest {
             version: BUNDLED_VERSION,
-            file: FileRef {
-                location: "file:///data/in".into(),
-                name: FileName::parse("a.txt").expect("a valid name"),
-                bytes: 1,
-                hash: Digest::of(b"1"),
-                modified_nanos: 0,
-            },
+            file: FileRef::with_content("a.txt", b"1"),
             file_version: None,
             observed: None,
             repeats: 0,

@@ -55,21 +55,15 @@ mod tests {
 
     use bytes::Bytes;
     use streampress_transport::local::LocalOptions;
-    use streampress_transport::{FileName, FileVersion, Outgoing, Queue, Record};
+    use streampress_transport::{FileVersion, Outgoing, Queue, Record};
 
     use super::*;
     use crate::message::record::{RecordHead, RecordOwner};
-    use crate::message::{DescribedContent, Digest, FileRef};
+    use crate::message::{DescribedContent, FileRef};
 
     /// A record of a file whose first announcement was this version.
     fn record(version: FileVersion) -> Record {
-        let file = FileRef {
-            location: "file:///data/in".into(),
-            name: FileName::parse("a.txt").expect("a valid name"),
-            bytes: 1,
-            hash: Digest::of(b"1"),
-            modified_nanos: 0,
-        };
+        let file = FileRef::with_content("a.txt", b"1");
         let owner = RecordOwner::new(&file.id(), "attempt");
         let described = DescribedContent::Alone {
             attempt: "attempt".into(),

@@ -349,13 +349,7 @@ mod tests {
         said_bytes: u32,
         payload_bytes: usize,
     ) -> (DeadLetterReason, Vec<usize>) {
-        let file = FileRef {
-            location: "file:///data/in".into(),
-            name: FileName::parse("a.txt").expect("a valid name"),
-            bytes: 1,
-            hash: Digest::of(b"1"),
-            modified_nanos: 0,
-        };
+        let file = FileRef::with_content("a.txt", b"1");
         let manifest = Manifest {
             version: crate::message::VERSION,
             file: file.clone(),

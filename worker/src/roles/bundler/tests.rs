@@ -82,16 +82,6 @@ fn options() -> hybrid::CodecOptions {
     }
 }
 
-fn file(name: &str, content: &[u8]) -> FileRef {
-    FileRef {
-        location: "file:///data/in".into(),
-        name: FileName::parse(name).expect("a valid name"),
-        bytes: content.len() as u64,
-        hash: Digest::of(content),
-        modified_nanos: 0,
-    }
-}
-
 /// Rows that differ from file to file.
 fn rows(number: usize, bytes: usize) -> Vec<u8> {
     let mut text = b"id,place,amount\n".to_vec();
@@ -130,7 +120,7 @@ impl BundlerFixture {
         tokio::task::yield_now().await;
         let bytes = content.len() as u64;
         let memory = self.bundler.reserve(bytes, &reading).await?;
-        let file = file(name, content);
+        let file = FileRef::with_content(name, content);
         let described = DescribedFile {
             version: FileVersion::new("files", 1, 1.into()),
             observed: None,
@@ -154,7 +144,7 @@ impl BundlerFixture {
 
     /// Unpacks the file from the stream as a decompressor does.
     fn restore(&self, name: &str, content: &[u8], packed: &PackedSource) -> Vec<u8> {
-        let file = file(name, content);
+        let file = FileRef::with_content(name, content);
         let owner = match &packed.bundle {
             Some(place) => place.record_owner(),
             None => RecordOwner::new(&file.id(), ATTEMPT),
@@ -225,7 +215,7 @@ async fn a_lone_file_is_packed_as_without_a_bundler() {
     let summary = summary.expect("packed");
     assert_eq!(packed.packed_bytes, summary.packed_bytes);
     let record = fixture.stream.records.lock()[0].clone();
-    let owner = RecordOwner::new(&file("a.csv", &content).id(), ATTEMPT);
+    let owner = RecordOwner::new(&FileRef::with_content("a.csv", &content).id(), ATTEMPT);
     assert_eq!(owner.open(0, &record).expect("its own"), alone);
 }
 
@@ -266,7 +256,7 @@ async fn the_shares_of_files_add_up_to_the_bundle() {
     for ((name, content), packed) in files.iter().zip(&packed) {
         let same = described
             .iter()
-            .find(|(it, _)| it.file == file(name, content));
+            .find(|(it, _)| it.file == FileRef::with_content(name, content));
         let place = same.map(|(_, place)| place);
         assert_eq!(place, packed.bundle.as_ref(), "{name}");
     }

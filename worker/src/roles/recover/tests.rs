@@ -146,11 +146,8 @@ fn described(name: &str, version: u64) -> DescribedFile {
     let content = format!("{name} of version {version}");
     DescribedFile {
         file: FileRef {
-            location: "file:///data/in".into(),
-            name: FileName::parse(name).expect("a valid name"),
-            bytes: content.len() as u64,
-            hash: Digest::of(content.as_bytes()),
             modified_nanos: version,
+            ..FileRef::with_content(name, content.as_bytes())
         },
         version: FileVersion::new("files", 5, version.into()),
         observed: None,

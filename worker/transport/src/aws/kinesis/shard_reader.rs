@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
+use aws_sdk_kinesis::types::Record;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
@@ -301,15 +302,48 @@ impl ShardReader {
     ) -> (ReadStep, Cursor, AnswerStats) {
         let at_tip = answer.millis_behind_latest.unwrap_or(0) == 0;
         let next = answer.next_shard_iterator;
-        let lengths = answer
-            .records
-            .iter()
-            .map(|record| record.data.as_ref().len());
-        let bytes: usize = lengths.sum();
+        let (last, stats) = self.take_records(answer.records);
+        let closed = next.is_none();
+        // An empty answer says nothing of what lies ahead.
+        let empty = stats.records == 0;
+        let (from, inclusive) = match &last {
+            Some(last) => (last.clone(), false),
+            None => (cursor.from.clone(), cursor.inclusive),
+        };
+        let onward = Cursor {
+            iterator: next,
+            issued_at: Instant::now(),
+            from,
+            inclusive,
+            unread: empty,
+            idle: stats.is_idle(),
+        };
+        // A request between the cursor and the last record read, that was not among the records, never appears.
+        let passed = |sequence: &&Sequence| {
+            cursor.is_before(sequence)
+                && (closed || last.as_ref().is_some_and(|last| *sequence <= last))
+        };
+        let missing: Vec<Sequence> = self.requests.keys().filter(passed).cloned().collect();
+        for sequence in missing {
+            if let ReadStep::Failed(error) = self.fail_missing(&sequence).await {
+                return (ReadStep::Failed(error), onward, stats);
+            }
+        }
+        let step = if empty && at_tip && !closed {
+            self.missing_at_tip(&onward).await
+        } else {
+            ReadStep::Done
+        };
+        (step, onward, stats)
+    }
+
+    /// Serves requests from the records and caches the rest; answers which is the last.
+    fn take_records(&mut self, records: Vec<Record>) -> (Option<Sequence>, AnswerStats) {
+        let bytes: usize = records.iter().map(|it| it.data.as_ref().len()).sum();
         self.calls.stream.counts.add_read(bytes);
         let mut last = None;
         let mut stats = AnswerStats::default();
-        for record in answer.records {
+        for record in records {
             let Some(sequence) = Sequence::parse(&record.sequence_number) else {
                 continue;
             };
@@ -332,43 +366,7 @@ impl ShardReader {
             last = Some(sequence);
         }
         self.learn_record_bytes(bytes, stats.records);
-        let closed = next.is_none();
-        // An empty answer says nothing of what lies ahead.
-        let empty = stats.records == 0;
-        let (from, inclusive) = match &last {
-            Some(last) => (last.clone(), false),
-            None => (cursor.from.clone(), cursor.inclusive),
-        };
-        let onward = Cursor {
-            iterator: next,
-            issued_at: Instant::now(),
-            from,
-            inclusive,
-            unread: empty,
-            idle: stats.is_idle(),
-        };
-        // A request between the cursor and the last record read, that was not among the records, never appears.
-        let passed = |sequence: &Sequence| {
-            cursor.is_before(sequence)
-                && (closed || last.as_ref().is_some_and(|last| sequence <= last))
-        };
-        let missing: Vec<Sequence> = self
-            .requests
-            .keys()
-            .filter(|sequence| passed(sequence))
-            .cloned()
-            .collect();
-        for sequence in missing {
-            if let ReadStep::Failed(error) = self.fail_missing(&sequence).await {
-                return (ReadStep::Failed(error), onward, stats);
-            }
-        }
-        let step = if empty && at_tip && !closed {
-            self.missing_at_tip(&onward).await
-        } else {
-            ReadStep::Done
-        };
-        (step, onward, stats)
+        (last, stats)
     }
 
     fn learn_record_bytes(&mut self, bytes: usize, records: usize) {
