@@ -10,6 +10,7 @@ use super::source::RETRY_AFTER;
 use super::{Run, RunObserver};
 use crate::destination::Destination;
 use crate::journal::{SourceRecord, SourceState};
+use crate::message::hash;
 use crate::roles::context::is_away;
 use crate::roles::restored::RestoredCopies;
 use crate::runtime::blocking;
@@ -105,6 +106,14 @@ impl Run {
                 altered.len(),
                 printable(&first.name)
             ));
+        } else if let Some(first) = altered.first()
+            && self.is_own_earlier(&destination, first).await
+        {
+            observer.notice(&format!(
+                "{} restored file(s) are not as they were restored last: {} has the content of an earlier version, as where a folder was put back; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there",
+                altered.len(),
+                printable(&first.name)
+            ));
         } else if let Some(first) = altered.first() {
             observer.notice(&format!(
                 "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there",
@@ -114,6 +123,21 @@ impl Run {
         }
         *self.altered.lock() = altered;
         Ok(again)
+    }
+
+    /// Whether the restored file has the content of a version that was announced before the last one.
+    async fn is_own_earlier(&self, destination: &Destination, record: &SourceRecord) -> bool {
+        let looking = async {
+            let name = FileName::parse(&record.name).ok()?;
+            let files = destination.files().clone();
+            let read = blocking(move || hash(files.read(&name)?)).await;
+            let (content, _) = read.ok()?;
+            let announced = self
+                .journal()
+                .was_content_announced(&record.name, content.as_str());
+            announced.await.ok()?
+        };
+        looking.await == Some(true)
     }
 
     /// Looks which of the restored files are at the destination no longer. Where that cannot be read, none is known to be gone.
