@@ -280,8 +280,15 @@ pub(crate) async fn apply_on_restored(
     let step = format!("looking for {name}, which was restored");
     if let Some(entry) = entry.map_err(|error| HandlerError::transient(error, step))? {
         let has_changed = entry.fingerprint != expected.fingerprint;
-        if has_changed || on_restored == OnRestored::Delete && !is_generated(file, Some(observed)) {
-            settle.ensure_settled(&entry, Some(&expected), sent_millis)?;
+        let settled = settle.ensure_settled(&entry, Some(&expected), sent_millis);
+        match on_restored {
+            OnRestored::Delete if has_changed || !is_generated(file, Some(observed)) => settled?,
+            // Nothing is lost by a new name, and a file that grows would be announced without end.
+            OnRestored::Rename if has_changed && settled.is_err() => {
+                info!("The source file was changed a short time ago; it stays where it is.");
+                return Ok(());
+            }
+            OnRestored::Keep | OnRestored::Rename | OnRestored::Delete => {}
         }
     }
     let (source, restored) = (announcer.source.clone(), file.clone());
