@@ -242,6 +242,37 @@ fn a_version_after_an_earlier_state_of_the_database_was_put_back_is_newer_than_a
 }
 
 #[test]
+fn a_run_beside_the_stream_of_a_lost_database_says_so_until_its_files_are_recovered() {
+    let folder = WorkFolder::with_spec(
+        "  codec: {effort: Fast}\n  source: {onCompressed: Delete, settleSeconds: 1}",
+    );
+    folder.write("data/in/a.txt", "only in the stream");
+    folder.run_well(&[&["submit", "data/in/a.txt"][..], &SUBMIT].concat());
+    compress(&folder, 1);
+    lose_database(&folder);
+    folder.write("data/in/b.txt", "another");
+    let output = folder.run(&role("run"));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("is lost"), "{said}");
+    let list = [&role("redrive")[..], &["--list"]].concat();
+    let output = folder.run(&list);
+    assert!(text(&output.stderr).contains("is lost"), "{output:?}");
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(0), "{said}");
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["databasePutBack"], false);
+    let restored = folder.files("data/out");
+    assert_eq!(text(&restored["a.txt"]), "only in the stream");
+    // A source that is still there is announced again: nothing is lost with the database then.
+    lose_database(&folder);
+    folder.write("data/in/a.txt", "only in the stream");
+    folder.write("data/in/b.txt", "another");
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["databasePutBack"], false, "{summary}");
+}
+
+#[test]
 fn what_was_restored_before_an_earlier_state_was_put_back_is_not_taken_for_a_file_of_others() {
     for sends_at_once in [true, false] {
         let folder = WorkFolder::with_spec("  codec: {effort: Fast}");

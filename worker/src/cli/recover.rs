@@ -14,6 +14,7 @@ use super::{output, runtime};
 use crate::journal::{FileJournal, NoJournal};
 use crate::roles::connect::Backend;
 use crate::roles::context::RoleContext;
+use crate::roles::earlier_state::LOST_IS_RECOVERED;
 use crate::roles::recover::{Recovery, RecoveryOutcome, RecoveryReport};
 use crate::telemetry::plain_log::printable;
 
@@ -48,7 +49,12 @@ pub(super) fn command(args: RecoverArgs) -> Result<ExitCode> {
             destination,
             list_only: args.list,
         };
-        recovery.run().await
+        let report = recovery.run().await?;
+        if let (Backend::Embedded(_), false) = (&context.backend, args.list) {
+            let now = crate::runtime::now_millis().to_string();
+            context.journal.set(LOST_IS_RECOVERED, &now).await?;
+        }
+        anyhow::Ok(report)
     })?;
     print(&report, args.list)?;
     Ok(match report.is_partial() {

@@ -19,7 +19,7 @@ use crate::config::{Config, settings};
 use crate::journal::{FileJournal, NoJournal, SqliteJournal};
 use crate::roles::connect::{self, Backend};
 use crate::roles::context::RoleContext;
-use crate::roles::earlier_state;
+use crate::roles::earlier_state::EarlierState;
 use crate::runtime::blocking;
 use crate::telemetry::address_space::LowAddressSpace;
 use crate::telemetry::health;
@@ -131,8 +131,8 @@ impl RoleCommand {
             health::serve(address, labels, meter.clone()).await?;
         }
         let context = self.context(process.threads, shutdown).await?;
-        if was_put_back(&context).await {
-            warn!("{}", earlier_state::NOTICE);
+        if let Some(state) = earlier_state(&context).await {
+            warn!("{}", state.notice());
         }
         Ok(RoleContext { meter, ..context })
     }
@@ -204,11 +204,11 @@ impl RoleCommand {
     }
 }
 
-/// Whether the database of the data folder, where there is one, was put back to an earlier state.
-pub(super) async fn was_put_back(context: &RoleContext) -> bool {
+/// Whether the database of the data folder, where there is one, was put back to an earlier state, or is lost.
+pub(super) async fn earlier_state(context: &RoleContext) -> Option<EarlierState> {
     match &context.backend {
-        Backend::Embedded(local) => earlier_state::was_put_back(local).await,
-        Backend::Aws(_) => false,
+        Backend::Embedded(local) => EarlierState::of(local, &*context.journal).await,
+        Backend::Aws(_) => None,
     }
 }
 

@@ -9,7 +9,6 @@ use super::progress::{observer, summary_table};
 use super::{output, roles_memory, runtime, signals, threads_that_fit};
 use crate::config::{BadConfiguration, settings};
 use crate::roles::context::check_schema;
-use crate::roles::earlier_state;
 use crate::roles::run::{RunFailure, RunObserver, RunOptions, RunSummary, run};
 
 pub(super) fn command(args: RunArgs) -> Result<ExitCode> {
@@ -99,8 +98,8 @@ fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
             summary.files_failed
         ));
     }
-    if summary.database_put_back {
-        output::say(earlier_state::NOTICE);
+    if let Some(state) = summary.earlier_state {
+        output::say(state.notice());
     }
     if summary.files_left_out > 0 {
         output::say(&format!(

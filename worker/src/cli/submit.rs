@@ -13,14 +13,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{PipelineArgs, SubmitArgs};
-use super::role::{RoleCommand, local_path, was_put_back};
+use super::role::{RoleCommand, earlier_state, local_path};
 use super::{output, runtime};
 use crate::config::BadConfiguration;
 use crate::journal::{FileJournal, SourceRecord, SourceState};
 use crate::message::FileRef;
 use crate::roles::announce::{Announcer, hash};
 use crate::roles::connect::{Backend, CompressorConnections};
-use crate::roles::earlier_state;
 use crate::roles::redrive::{RedriveRequest, RedriveTask, redrive};
 use crate::roles::replies;
 use crate::roles::source::{SettleTime, SourceFilter};
@@ -44,8 +43,8 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
     let settings = role.config.compressor()?;
     runtime()?.block_on(async {
         let context = role.context(1, CancellationToken::new()).await?;
-        if was_put_back(&context).await {
-            output::note(earlier_state::NOTICE);
+        if let Some(state) = earlier_state(&context).await {
+            output::note(state.notice());
         }
         let queue = &settings.transport.files_queue;
         let files_queue = context.backend.files_queue(queue).await?;

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -357,7 +358,22 @@ impl LogState {
         if self.lines.is_none() {
             self.open_lines()?;
         }
+        self.replace_removed_lines()?;
         self.write_lines()
+    }
+
+    /// Begins this writer's file anew if others removed it: its sums stand for the rows that were in it.
+    fn replace_removed_lines(&mut self) -> Result<()> {
+        let lines = self.lines.as_ref();
+        let is_removed = |lines: &File| lines.metadata().is_ok_and(|lines| lines.nlink() == 0);
+        if lines.is_some_and(is_removed) {
+            self.lines = None;
+            self.open_lines()?;
+            self.unwritten = serde_json::to_vec(&StateLine::of(&self.own))
+                .context("writing the report's sums as JSON")?;
+            self.unwritten.push(b'\n');
+        }
+        Ok(())
     }
 
     fn open_lines(&mut self) -> Result<()> {
@@ -585,6 +601,18 @@ mod tests {
         assert_eq!(render_stored(&page, "test", None).expect("rendered"), 3);
         let html = fs::read_to_string(&page).expect("a page");
         assert!(html.contains("file-3.json"));
+    }
+
+    #[tokio::test]
+    async fn rows_that_others_removed_are_written_again_as_their_sums() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = folder.path().join("reports/results.html");
+        let log = ReportLog::open(&page, "test", "one");
+        log.add(row(1)).await;
+        fs::remove_dir_all(folder.path().join("reports")).expect("removed");
+        log.add(row(2)).await;
+        log.finish().await;
+        assert_eq!(render_stored(&page, "test", None).expect("rendered"), 2);
     }
 
     #[tokio::test]

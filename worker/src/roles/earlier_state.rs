@@ -1,24 +1,67 @@
 //! Whether the database of a data folder was put back to an earlier state, from a backup or because its last changes were lost:
-//! then the stream has versions that the database never announced.
+//! then the stream has versions that the database never announced. Or whether it is lost, and a new one was made: then the
+//! stream has files that the new one does not know.
+
+use std::collections::HashSet;
 
 use futures::TryStreamExt;
 use streampress_transport::TransportResult;
 use streampress_transport::local::Local;
 use tracing::debug;
 
+use crate::journal::FileJournal;
 use crate::message::DescribedFile;
 
 /// The most bytes of the stream that are read. Where all works as it should, none are: what follows a file's last record is
 /// its manifest's message, which is younger.
 const MOST_BYTES: u64 = 256 << 20;
+/// The journal's key of the time of the last `recover`, which sends what an earlier database knew.
+pub(crate) const LOST_IS_RECOVERED: &str = "lost database is recovered";
 
-/// What to say where it was.
-pub(crate) const NOTICE: &str = "the database of the data folder was put back to an earlier state: its stream has files that it does not know of; 'streampress recover' with the same FILE and --data sends them";
+/// What the stream has and the database does not know of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EarlierState {
+    /// The database was put back to an earlier state.
+    PutBack,
+    /// It was made anew; the one before it is lost.
+    Lost,
+}
+
+impl EarlierState {
+    /// What to say.
+    pub(crate) fn notice(self) -> &'static str {
+        match self {
+            Self::PutBack => {
+                "the database of the data folder was put back to an earlier state: its stream has files that it does not know of; 'streampress recover' with the same FILE and --data sends them"
+            }
+            Self::Lost => {
+                "the database of the data folder is lost, and a new one was made: the stream has files that it does not know of; 'streampress recover' with the same FILE and --data sends them"
+            }
+        }
+    }
+
+    /// Of a data folder and its journal.
+    pub(crate) async fn of(local: &Local, journal: &dyn FileJournal) -> Option<Self> {
+        match was_put_back(local).await {
+            true => Some(Self::PutBack),
+            false => is_lost(local, journal).await.then_some(Self::Lost),
+        }
+    }
+}
 
 /// Whether the stream has a version that is later than any which the database has announced. It can be told until the next
 /// message is sent.
 pub(crate) async fn was_put_back(local: &Local) -> bool {
-    let looked = look(local).await;
+    told(look_for_later(local).await)
+}
+
+/// Whether the stream has a file of an earlier database whose name this one does not know, and no `recover` ran since. Files
+/// that are at their source still are known again once they are announced.
+pub(crate) async fn is_lost(local: &Local, journal: &dyn FileJournal) -> bool {
+    told(look_for_unknown(local, journal).await)
+}
+
+fn told(looked: TransportResult<bool>) -> bool {
     looked.unwrap_or_else(|error| {
         // The step that needs what cannot be read says so.
         debug!(%error, "Could not compare the database with the stream.");
@@ -26,7 +69,35 @@ pub(crate) async fn was_put_back(local: &Local) -> bool {
     })
 }
 
-async fn look(local: &Local) -> TransportResult<bool> {
+async fn look_for_unknown(local: &Local, journal: &dyn FileJournal) -> TransportResult<bool> {
+    if journal.get(LOST_IS_RECOVERED).await?.is_some() {
+        return Ok(false);
+    }
+    let mut pages = local.scan_of_earlier_databases();
+    let mut known = HashSet::new();
+    let mut bytes = 0;
+    while bytes < MOST_BYTES
+        && let Some(page) = pages.try_next().await?
+    {
+        for record in &page {
+            bytes += u64::from(record.position.bytes);
+            let described = record.data.iter().flat_map(DescribedFile::all_of);
+            for DescribedFile { file, .. } in described {
+                let name = file.name.as_str();
+                if known.contains(name) {
+                    continue;
+                }
+                if journal.was_name_announced(name).await? == Some(false) {
+                    return Ok(true);
+                }
+                known.insert(name.to_owned());
+            }
+        }
+    }
+    Ok(false)
+}
+
+async fn look_for_later(local: &Local) -> TransportResult<bool> {
     let last = local.last_version().await?;
     let mut pages = local.scan_after(&last);
     let mut newest = last;
@@ -58,6 +129,7 @@ mod tests {
     use streampress_transport::{FileVersion, Outgoing, Queue, Record};
 
     use super::*;
+    use crate::journal::{SourceJournal, SqliteJournal};
     use crate::message::record::{RecordHead, RecordOwner};
     use crate::message::{DescribedContent, FileRef};
 
@@ -93,6 +165,37 @@ mod tests {
         };
         let sent = queue.send_numbered(vec![message]).await.expect("sent");
         sent[0].clone().expect("it has a version")
+    }
+
+    #[tokio::test]
+    async fn files_of_a_lost_database_are_told_until_they_are_known_or_recovered() {
+        let root = tempfile::tempdir().expect("a folder");
+        let open = || Local::open(root.path(), LocalOptions::default()).expect("opens");
+        let local = open();
+        let announced = announce(&*local.files_queue(), 1).await;
+        let record = record(announced);
+        let stream = local.stream();
+        stream.append(vec![record]).await.expect("appended");
+        let journal = SqliteJournal::open(&local).expect("opens");
+        assert_eq!(EarlierState::of(&local, &journal).await, None);
+        drop((journal, stream, local));
+        for ending in ["", "-wal", "-shm"] {
+            let path = root.path().join(format!("streampress.db{ending}"));
+            let _ = std::fs::remove_file(path);
+        }
+        // An emptied one is lost too.
+        std::fs::write(root.path().join("streampress.db"), "").expect("written");
+        assert!(!Local::exists(root.path()));
+        let local = open();
+        let journal = SqliteJournal::open(&local).expect("opens");
+        for number in 2..4 {
+            let told = EarlierState::of(&local, &journal).await;
+            assert_eq!(told, Some(EarlierState::Lost));
+            announce(&*local.files_queue(), number).await;
+        }
+        let recovered = journal.set(LOST_IS_RECOVERED, "1").await;
+        recovered.expect("recorded");
+        assert_eq!(EarlierState::of(&local, &journal).await, None);
     }
 
     #[tokio::test]

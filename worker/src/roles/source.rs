@@ -203,6 +203,15 @@ pub(crate) fn is_generated(file: &FileRef, observed: Option<&SourceObservation>)
     observed.is_some_and(|observed| observed.announcement == announcement_of(file))
 }
 
+/// Whether something else than a file lies under the name by now, such as a link or a folder: that never passes by itself.
+fn is_no_plain_file(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput
+}
+
+fn leave(error: &io::Error) {
+    warn!("What lies under the name of a restored source file stays: {error}.");
+}
+
 /// Renames or deletes the source of an acknowledged file, if it still is exactly the file that was packed.
 pub(crate) async fn apply_on_compressed(
     announcer: &Announcer,
@@ -282,6 +291,10 @@ pub(crate) async fn apply_on_restored(
     };
     let (source, wanted) = (announcer.source.clone(), name.clone());
     let entry = blocking(move || source.stat(&wanted)).await;
+    let entry = match entry {
+        Err(error) if is_no_plain_file(&error) => return Ok(leave(&error)),
+        entry => entry,
+    };
     let step = format!("looking for {name}, which was restored");
     if let Some(entry) = entry.map_err(|error| HandlerError::transient(error, step))? {
         let has_changed = entry.fingerprint != expected.fingerprint;
@@ -317,6 +330,7 @@ pub(crate) async fn apply_on_restored(
             warn!("{NO_FREE_NAME}; the restored file stays where it is.");
             Ok(())
         }
+        Err(error) if is_no_plain_file(&error) => Ok(leave(&error)),
         Err(error) => Err(HandlerError::transient(
             error,
             format!("renaming or deleting {name}, which was restored"),

@@ -543,6 +543,30 @@ async fn a_restored_file_that_changed_a_short_time_ago_is_not_deleted_yet() {
 }
 
 #[tokio::test]
+async fn a_link_or_a_folder_in_the_place_of_a_restored_source_stays_and_its_receipt_is_done() {
+    for is_link in [true, false] {
+        let sides = Sides {
+            on_restored: OnRestored::Delete,
+            ..Sides::open()
+        };
+        sides.announce("a.txt", "one").await;
+        sides.pack().await;
+        sides.restore().await;
+        let path = sides.root.path().join("in/a.txt");
+        let target = sides.root.path().join("in/b.txt");
+        std::fs::rename(&path, &target).expect("renamed");
+        match is_link {
+            true => std::os::unix::fs::symlink("b.txt", &path).expect("linked"),
+            false => std::fs::create_dir(&path).expect("made"),
+        }
+        sides
+            .compress_until(async || sides.waiting().await == [0, 0, 0])
+            .await;
+        assert!(path.exists() && target.exists());
+    }
+}
+
+#[tokio::test]
 async fn a_source_that_changed_before_its_receipt_came_is_announced_again() {
     let sides = Sides {
         on_restored: OnRestored::Delete,

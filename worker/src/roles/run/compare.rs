@@ -11,6 +11,7 @@ use super::source::RETRY_AFTER;
 use super::{Run, RunObserver};
 use crate::destination::Destination;
 use crate::journal::{SourceRecord, SourceState};
+use crate::message::hash;
 use crate::roles::context::is_away;
 use crate::roles::restored::RestoredCopies;
 use crate::runtime::blocking;
@@ -131,18 +132,38 @@ impl Run {
         let Some(first) = altered.first() else {
             return Ok(());
         };
-        let (count, first) = (altered.len(), printable(&first.name));
-        let is_put_back =
-            self.database_put_back || has_later(&self.destination()?, altered).await?;
-        observer.notice(&match is_put_back {
-            true => format!(
-                "{count} restored file(s) are not as the database knows them, for example {first}; since it was put back, they may be later versions of this pipeline's: leave them, and use 'streampress recover'"
-            ),
-            false => format!(
-                "{count} restored file(s) were changed at the destination by others, for example {first}; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there"
-            ),
-        });
+        let destination = self.destination()?;
+        let (count, name) = (altered.len(), printable(&first.name));
+        let notice = if self.database_put_back || has_later(&destination, altered).await? {
+            format!(
+                "{count} restored file(s) are not as the database knows them, for example {name}; since it was put back, they may be later versions of this pipeline's: leave them, and use 'streampress recover'"
+            )
+        } else if self.is_own_earlier(&destination, first).await {
+            format!(
+                "{count} restored file(s) are not as they were restored last: {name} has the content of an earlier version, as where a folder was put back; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there"
+            )
+        } else {
+            format!(
+                "{count} restored file(s) were changed at the destination by others, for example {name}; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there"
+            )
+        };
+        observer.notice(&notice);
         Ok(())
+    }
+
+    /// Whether the restored file has the content of a version that was announced before the last one.
+    async fn is_own_earlier(&self, destination: &Destination, record: &SourceRecord) -> bool {
+        let looking = async {
+            let name = FileName::parse(&record.name).ok()?;
+            let files = destination.files().clone();
+            let read = blocking(move || hash(files.read(&name)?)).await;
+            let (content, _) = read.ok()?;
+            let announced = self
+                .journal()
+                .was_content_announced(&record.name, content.as_str());
+            announced.await.ok()?
+        };
+        looking.await == Some(true)
     }
 
     /// Looks which of the restored files were taken away from the destination or changed there since the run began, as the next

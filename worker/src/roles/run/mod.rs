@@ -29,7 +29,7 @@ use crate::journal::{FileJournal, JournalProgress, SourceRecord, SqliteJournal};
 use crate::report::log::ReportLog;
 use crate::roles::connect::{self, Backend, CompressorConnections};
 use crate::roles::context::RoleContext;
-use crate::roles::earlier_state;
+use crate::roles::earlier_state::{self, EarlierState};
 use crate::roles::scan::Scanner;
 use crate::runtime::blocking;
 use crate::telemetry::metrics::Meter;
@@ -157,7 +157,7 @@ impl Run {
     ) -> Result<RunSummary> {
         observer.started(&self.context.data, self.journal().progress().await?);
         if self.database_put_back {
-            warn!("{}", earlier_state::NOTICE);
+            warn!("{}", EarlierState::PutBack.notice());
         }
         let decompressor = self.resolved.decompressor_settings();
         self.context.confirm_owner(&decompressor).await?;

@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use super::Run;
 use crate::journal::{JournalProgress, SourceRecord};
 use crate::report::{LastRun, LeftOutSummary};
+use crate::roles::connect::Backend;
+use crate::roles::earlier_state::{self, EarlierState};
 use crate::runtime::{self, blocking};
 use streampress_transport::local::Local;
 use streampress_transport::{Failure, TransportError, error_chain};
@@ -47,9 +49,12 @@ pub(crate) struct RunSummary {
     /// Files that were restored once and that others changed at the destination, before this run or while it watched its
     /// source.
     pub(crate) files_altered: u64,
-    /// Whether the data folder's database was found put back to an earlier state: its stream had files that it did not know of,
-    /// which `streampress recover` sends.
+    /// Whether the data folder's database was found put back to an earlier state, or lost: its stream had files that it did not
+    /// know of, which `streampress recover` sends.
     pub(crate) database_put_back: bool,
+    /// Which of the two.
+    #[serde(skip)]
+    pub(crate) earlier_state: Option<EarlierState>,
     /// Bytes of the packed files before packing.
     pub(crate) bytes_raw: u64,
     /// And after: each file once, as it was packed last.
@@ -98,7 +103,8 @@ impl From<anyhow::Error> for RunFailure {
 impl RunSummary {
     /// Every file was restored.
     pub(crate) fn is_success(&self) -> bool {
-        self.files_failed == 0 && self.files_left_out == 0 && !self.interrupted
+        let is_lost = self.earlier_state == Some(EarlierState::Lost);
+        self.files_failed == 0 && self.files_left_out == 0 && !self.interrupted && !is_lost
     }
 
     /// How many per cent of the bytes were saved; nothing where nothing was packed.
@@ -169,6 +175,7 @@ impl Run {
             sources,
             ..
         } = found;
+        let earlier_state = self.earlier_state().await;
         Ok(RunSummary {
             files_generated: progress.announced,
             files_compressed: progress.compressed,
@@ -179,7 +186,8 @@ impl Run {
             files_waiting: waiting,
             files_gone: gone,
             files_altered: altered,
-            database_put_back: self.database_put_back,
+            database_put_back: earlier_state.is_some(),
+            earlier_state,
             sources,
             bytes_raw: progress.bytes_raw,
             bytes_compressed: progress.bytes_packed,
@@ -193,6 +201,19 @@ impl Run {
             error: None,
             normalised: self.resolved.codec.format == CodecFormat::Seed,
         })
+    }
+
+    /// Whether the stream has files that the database does not know of. Those of a lost database may have been at their source
+    /// and are known by now.
+    async fn earlier_state(&self) -> Option<EarlierState> {
+        match &self.context.backend {
+            _ if self.database_put_back => Some(EarlierState::PutBack),
+            Backend::Embedded(local) => {
+                let is_lost = earlier_state::is_lost(local, self.journal()).await;
+                is_lost.then_some(EarlierState::Lost)
+            }
+            Backend::Aws(_) => None,
+        }
     }
 
     /// The `failed` files with their reasons, as far as they are listed. Those that a damaged journal counts and does not name

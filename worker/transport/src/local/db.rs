@@ -253,7 +253,16 @@ fn are_files_exhausted(path: &Path) -> bool {
 pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
     let shown = path.display();
     let folder = path.parent().unwrap_or(path).display();
-    let step = match error.sqlite_error_code() {
+    // The index of the log cannot grow.
+    let is_full = |error: &rusqlite::Error| {
+        let extended = error.sqlite_error().map(|error| error.extended_code);
+        extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+    };
+    let code = match is_full(&error) {
+        true => Some(ErrorCode::DiskFull),
+        false => error.sqlite_error_code(),
+    };
+    let step = match code {
         Some(ErrorCode::DiskFull) => {
             format!(
                 "the disk of {folder} is full; free some space and start again, nothing is lost"

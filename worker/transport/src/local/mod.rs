@@ -92,9 +92,10 @@ pub struct Local {
 }
 
 impl Local {
-    /// Whether `dir` is a data folder.
+    /// Whether `dir` is a data folder. An empty database is none: it was lost.
     pub fn exists(dir: &Path) -> bool {
-        dir.join(db::FILE_NAME).exists()
+        let database = fs::metadata(dir.join(db::FILE_NAME));
+        database.is_ok_and(|database| database.len() > 0)
     }
 
     /// Whether `dir` was a data folder, even if its database is lost since.
@@ -190,6 +191,11 @@ impl Local {
     pub fn scan_after(&self, version: &FileVersion) -> StreamScan {
         let number = version.sequence().as_str().parse().unwrap_or(0);
         self.stream.scan_since(queue::time_of_number(number))
+    }
+
+    /// Reads the segments of the stream that were written before the folder's database was made, whose own one is lost.
+    pub fn scan_of_earlier_databases(&self) -> StreamScan {
+        self.stream.scan_of_earlier_databases()
     }
 
     /// The lock of a role with `slots` slots. Every process must name the same number.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use self::scan::ScannedSegments;
 use self::segment::{Hashed, ReadFault};
 use self::writer::{Append, AppendSender, SegmentWriter};
 use super::session::begun_at;
@@ -35,6 +36,7 @@ const SUFFIX: &str = ".seg";
 #[derive(Debug)]
 pub(super) struct LocalStream {
     folder: PathBuf,
+    epoch: u64,
     retention: Duration,
     writer: AppendSender,
     counts: Mutex<StreamCounts>,
@@ -52,6 +54,7 @@ impl LocalStream {
         let writer = SegmentWriter::new(folder, store, epoch, (retention, segment_bytes));
         Ok(Self {
             folder: folder.to_owned(),
+            epoch,
             retention,
             writer: writer.start()?,
             counts: Mutex::default(),
@@ -134,7 +137,7 @@ impl ChunkStream for LocalStream {
     }
 
     fn scan(&self) -> StreamScan {
-        scan::scan(&self.folder, None)
+        scan::scan(&self.folder, ScannedSegments::All)
     }
 
     fn has_ended(&self) -> bool {
@@ -149,7 +152,15 @@ impl ChunkStream for LocalStream {
 impl LocalStream {
     /// Reads only the segments that were appended to after this time.
     pub(super) fn scan_since(&self, since: SystemTime) -> StreamScan {
-        scan::scan(&self.folder, Some(since))
+        scan::scan(&self.folder, ScannedSegments::AppendedAfter(since))
+    }
+
+    /// Reads only the segments that were written before this database was made.
+    pub(super) fn scan_of_earlier_databases(&self) -> StreamScan {
+        scan::scan(
+            &self.folder,
+            ScannedSegments::OfEarlierDatabases(self.epoch),
+        )
     }
 
     fn count(&self, change: impl FnOnce(&mut StreamCounts)) {

@@ -8,19 +8,28 @@ use std::time::SystemTime;
 use futures::stream::{self, StreamExt};
 
 use super::segment::{self, read_on};
-use super::{MAX_RECORD_BYTES, SUFFIX, path_of, session_of};
+use super::{MAX_RECORD_BYTES, SUFFIX, is_of_earlier_database, path_of, session_of};
 use crate::local::session::begun_at;
 use crate::{Position, ScannedRecord, Sequence, StreamScan, TransportError, TransportResult};
 
 /// Records are read in pages of about this many bytes.
 const PAGE_BYTES: usize = 4 << 20;
 
-/// Reads the segments of `folder`, those of the process that began first before others; where a time is given, only those
-/// that were appended to after it.
-pub(super) fn scan(folder: &Path, since: Option<SystemTime>) -> StreamScan {
+/// Which segments are read.
+#[derive(Clone, Copy)]
+pub(super) enum ScannedSegments {
+    All,
+    /// Those that were appended to after this time.
+    AppendedAfter(SystemTime),
+    /// Those that were written before the database of this epoch was made.
+    OfEarlierDatabases(u64),
+}
+
+/// Reads segments of `folder`, those of the process that began first before others.
+pub(super) fn scan(folder: &Path, wanted: ScannedSegments) -> StreamScan {
     let reader = SegmentsReader {
         folder: folder.to_owned(),
-        since,
+        wanted,
         segments: None,
         current: None,
     };
@@ -39,7 +48,7 @@ pub(super) fn scan(folder: &Path, since: Option<SystemTime>) -> StreamScan {
 
 struct SegmentsReader {
     folder: PathBuf,
-    since: Option<SystemTime>,
+    wanted: ScannedSegments,
     /// What is still to be read, the last first; `None` until it is listed.
     segments: Option<Vec<String>>,
     current: Option<OpenSegment>,
@@ -82,7 +91,7 @@ impl SegmentsReader {
             Some(segments) => segments,
             none => {
                 let listed =
-                    list(&self.folder, self.since).map_err(|error| fault(&self.folder, error))?;
+                    list(&self.folder, self.wanted).map_err(|error| fault(&self.folder, error))?;
                 none.insert(listed)
             }
         };
@@ -161,21 +170,20 @@ impl OpenSegment {
 }
 
 /// The segments that were appended to `since`, the last first.
-fn list(folder: &Path, since: Option<SystemTime>) -> io::Result<Vec<String>> {
+fn list(folder: &Path, wanted: ScannedSegments) -> io::Result<Vec<String>> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let is_too_old = since.is_some_and(|since| {
-            let appended = entry.metadata().and_then(|meta| meta.modified());
-            appended.is_ok_and(|appended| appended <= since)
-        });
-        if is_too_old {
-            continue;
-        }
+        let appended = || entry.metadata().and_then(|meta| meta.modified());
         let name = entry.file_name();
         let shard = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
         if let Some(shard) = shard
             && let Some(session) = session_of(shard)
+            && match wanted {
+                ScannedSegments::All => true,
+                ScannedSegments::AppendedAfter(since) => appended().is_ok_and(|it| it > since),
+                ScannedSegments::OfEarlierDatabases(epoch) => is_of_earlier_database(shard, epoch),
+            }
         {
             let number = super::number_of(shard);
             segments.push((begun_at(session), number, shard.to_owned()));
