@@ -248,7 +248,7 @@ fn the_head_of_a_document_is_checked() {
             "f:1:13: apiVersion: streampress.dev/v1: is not known",
         ),
         (
-            "apiVersion: streampress.dev/v1alpha1\nkind: CompresionPipeline\n",
+            "apiVersion: streampress.dev/v1alpha1\nkind: CompresionPipeline\nmetadata: {name: a}\nspec: {}\n",
             "f:2:7: kind: CompresionPipeline: is not known; did you mean CompressionPipeline?",
         ),
         (
@@ -285,6 +285,41 @@ fn the_head_of_a_document_is_checked() {
             .collect();
         assert_says(&said, &[expected]);
     }
+}
+
+#[test]
+fn a_misspelt_kind_hides_no_other_mistake() {
+    let text = "apiVersion: streampress.dev/v1alpha1\nkind: compressionpipeline\nmetadata: {name: a.b}\nspec: {codec: {effort: Fst}}\n";
+    assert_says(
+        &problems(text),
+        &[
+            "2:7: kind: compressionpipeline: is not known; did you mean CompressionPipeline?",
+            "3:18: metadata.name: a.b: must be",
+            "4:24: spec.codec.effort: Fst: must be one of",
+        ],
+    );
+}
+
+#[test]
+fn a_misspelt_field_beside_the_right_one_is_not_to_be_given_its_name() {
+    let said = spec_problems("spec: {codec: {effort: Fast}, Codec: {effort: Max}}\n");
+    let expected =
+        "spec.Codec: is not a field; codec is there too: keep one of them, under that name";
+    assert_says(&said, &[expected]);
+}
+
+#[test]
+fn the_advice_for_a_number_with_a_zero_in_front_keeps_its_sign() {
+    let inline =
+        "generator: {schema: {inline: {fields: [{name: a, kind: int, min: -010, max: 010}]}}}";
+    let said = spec_problems(&format!("spec:\n  {inline}\n"));
+    assert_says(
+        &said,
+        &[
+            "which kubectl reads as -8; write -10; where text is meant, \"-010\" in quotes",
+            "which kubectl reads as 8; write 10; where text is meant, \"010\" in quotes",
+        ],
+    );
 }
 
 #[test]

@@ -381,6 +381,7 @@ fn a_folder_where_a_file_belongs_is_said_to_be_one() {
             &["pack", "a.txt", "--block-size", "64kb"],
             "write 64Ki (powers of 1024)",
         ),
+        (&["pack", "a.txt", "--format-version", "3"], "write 1 or 2"),
         (
             &["run", "pipeline.yaml", "--files", "x"],
             "write a whole number, 1 or more",
@@ -576,7 +577,7 @@ fn all_mistakes_of_a_pipeline_and_of_its_inline_schema_are_in_one_answer() {
         64,
         &[
             "did you mean Fast?",
-            "which kubectl reads as 262144; write 1000000, or \"01000000\" in quotes",
+            "which kubectl reads as 262144; write 1000000; where text is meant, \"01000000\" in quotes",
             "write a number and a unit from 4Ki to 1023Ki",
             "write a number and a unit from 1Ki to 1Gi, such as 400Ki, 1Mi, 500k, 0.1M, 1e5, 1048576; m stands for thousandths",
             "rename feilds, which stands there",

@@ -1035,33 +1035,52 @@ fn a_decompressor_waits_for_a_destination_that_vanished_and_makes_a_new_one_othe
     assert_eq!(listed, "");
 }
 
-#[test]
-fn a_watching_run_counts_at_its_end_what_was_taken_away_meanwhile() {
-    let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, settleSeconds: 0}");
-    for name in ["a.json", "b.json"] {
+/// A run that watches its source, whose files are restored.
+fn watching_run(folder: &WorkFolder, names: &[&str]) -> std::process::Child {
+    for name in names {
         folder.write(&format!("data/in/{name}"), b"[1]\n");
     }
     let log = fs::File::create(folder.path("said")).expect("a log file");
     let mut command = folder.command(&["run", "pipeline.yaml", "--data", "data", "--json"]);
     command.stdout(std::process::Stdio::piped()).stderr(log);
     let running = command.spawn().expect("streampress starts");
-    eventually_blocking("both files are restored", || {
+    eventually_blocking("the files are restored", || {
         let said = fs::read_to_string(folder.path("said")).unwrap_or_default();
-        said.contains("restored 2,")
+        said.contains(&format!("restored {},", names.len()))
     });
-    fs::remove_file(folder.path("data/out/b.json")).expect("a consumer takes it");
-    let pid = running.id().to_string();
-    let sent = std::process::Command::new("kill")
-        .args(["-TERM", &pid])
-        .status();
+    running
+}
+
+/// Its summary, after so many signals at once.
+fn terminated(running: std::process::Child, signals: usize) -> serde_json::Value {
+    let pids = vec![running.id().to_string(); signals];
+    let mut kill = std::process::Command::new("kill");
+    let sent = kill.arg("-TERM").args(pids).status();
     assert!(sent.expect("kill runs").success());
     let output = running.wait_with_output().expect("it ends");
-    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn a_watching_run_counts_at_its_end_what_was_taken_away_or_changed_meanwhile() {
+    let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, settleSeconds: 0}");
+    let running = watching_run(&folder, &["a.json", "b.json", "c.json"]);
+    fs::remove_file(folder.path("data/out/b.json")).expect("a consumer takes it");
+    folder.write("data/out/c.json", b"[2]\n");
+    let summary = terminated(running, 1);
     assert_eq!(
-        [&summary["filesGone"], &summary["filesRestored"]],
-        [1, 1],
+        ["filesGone", "filesAltered", "filesRestored"].map(|count| &summary[count]),
+        [1, 1, 1],
         "{summary}"
     );
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one_request_and_the_run_ends_with_its_summary() {
+    let folder = WorkFolder::with_spec("  source: {scanSeconds: 1, settleSeconds: 0}");
+    let running = watching_run(&folder, &["a.json"]);
+    let summary = terminated(running, 2);
+    assert_eq!(summary["filesRestored"], 1, "{summary}");
 }
 
 #[test]

@@ -363,6 +363,67 @@ fn submit_announces_every_time_and_a_lost_copy_is_restored() {
 }
 
 #[test]
+fn a_link_whose_target_may_be_taken_away_is_left_out_and_is_no_new_failure_once_it_is_gone() {
+    for option in [
+        "onCompressed: Rename",
+        "onCompressed: Delete",
+        "onRestored: Delete",
+    ] {
+        let folder = WorkFolder::with_spec(&format!("  source: {{{option}, settleSeconds: 0}}"));
+        folder.write("data/in/a.csv", "1,2\n");
+        symlink("a.csv", folder.path("data/in/link.csv")).expect("linked");
+        let reason = format!("is a symbolic link, and source.{option} may take away the file");
+        let refused = submit(&folder, &["data/in/link.csv"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let said = text(&refused.stderr);
+        assert!(said.contains(&format!("link.csv {reason}")), "{said}");
+        let output = run(&folder, &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        let first = summary(&output);
+        let counts = ["filesRestored", "filesFailed", "filesLeftOut"].map(|count| &first[count]);
+        assert_eq!(counts, [1, 0, 1], "{first}");
+        assert!(first["leftOut"].to_string().contains(&reason), "{first}");
+        assert!(!folder.path("data/in/a.csv").exists());
+        assert_eq!(folder.run_summary(&[])["filesLeftOut"], 0);
+        // A link whose target was never there is one.
+        symlink("nowhere.csv", folder.path("data/in/other.csv")).expect("linked");
+        assert_eq!(summary(&run(&folder, &[]))["filesLeftOut"], 1);
+    }
+}
+
+#[test]
+fn a_submitted_link_is_announced_under_its_own_name() {
+    let folder = folder();
+    folder.write("data/in/sub/a.csv", "1,2\n");
+    symlink("sub/a.csv", folder.path("data/in/link.csv")).expect("linked");
+    symlink("sub", folder.path("data/in/folder")).expect("linked");
+    for (path, name) in [
+        ("data/in/link.csv", "link.csv"),
+        // The folder's own name is the one that a scan takes.
+        ("data/in/folder/a.csv", "sub/a.csv"),
+    ] {
+        let output = submit(&folder, &[path]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let said = text(&output.stdout);
+        assert!(said.contains(&format!("announced as {name}, ")), "{said}");
+    }
+    assert_eq!(folder.run_summary(&[])["filesRestored"], 2);
+}
+
+#[test]
+fn a_submitted_file_that_waits_to_hold_still_is_said_to_wait_for_that() {
+    let folder = WorkFolder::with_spec("  source: {onCompressed: Delete, settleSeconds: 600}");
+    folder.write("data/in/a.csv", "1,2\n");
+    let options = ["data/in/a.csv", "--wait", "--timeout", "0"];
+    let output = submit(&folder, &options);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    let expected =
+        "1 file(s) wait: one that will be deleted must not have changed for 600 s before";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
 fn a_name_cannot_write_to_the_terminal() {
     let folder = folder();
     folder.write("data/in/\u{1b}[2Jx.csv", "1");

@@ -174,6 +174,12 @@ impl Loader<'_> {
                 let notice = self.problem(document.place("kind"), notice);
                 self.found.notices.push(notice);
             }
+            DocumentKind::Misspelt(invalid) => {
+                let problem = self.problem(document.place(&invalid.field), invalid);
+                self.problems.push(problem);
+                // What else is wrong with it is said in the same answer.
+                self.take(&with_right_kind(document));
+            }
             DocumentKind::Unclear(invalid) => {
                 let problem = self.problem(document.place(&invalid.field), invalid);
                 self.problems.push(problem);
@@ -267,8 +273,12 @@ impl Loader<'_> {
 fn padded(field: &str, text: &str) -> Invalid {
     let digits = text.trim_start_matches(['-', '+']);
     let meant = digits.trim_start_matches('0');
-    let plain = if meant.is_empty() { "0" } else { meant };
-    let read_as = match i64::from_str_radix(digits, 8) {
+    let plain = match (meant, text.starts_with('-')) {
+        ("", _) => "0".to_owned(),
+        (meant, true) => format!("-{meant}"),
+        (meant, false) => meant.to_owned(),
+    };
+    let read_as = match i64::from_str_radix(text, 8) {
         Ok(octal) => format!("which kubectl reads as {octal}"),
         Err(_) => format!("which kubectl reads as {plain}"),
     };
@@ -276,7 +286,7 @@ fn padded(field: &str, text: &str) -> Invalid {
         field,
         text,
         format!("is a number with a zero in front, {read_as}"),
-        format!("write {plain}, or \"{text}\" in quotes"),
+        format!("write {plain}; where text is meant, \"{text}\" in quotes"),
     )
 }
 
@@ -284,7 +294,8 @@ fn padded(field: &str, text: &str) -> Invalid {
 pub fn inline_schemas(text: &str) -> Vec<(Value, FieldPlaces)> {
     let (documents, _) = yaml::read(text);
     let schemas = documents.into_iter().filter_map(|document| {
-        let is_pipeline = matches!(kind_of(&document.value), DocumentKind::Pipeline);
+        let kind = kind_of(&document.value);
+        let is_pipeline = matches!(kind, DocumentKind::Pipeline | DocumentKind::Misspelt(_));
         let inline = document.value.pointer("/spec/generator/schema/inline");
         let inline = inline.filter(|inline| is_pipeline && inline.is_object())?;
         Some((inline.clone(), FieldPlaces(document)))
@@ -295,6 +306,8 @@ pub fn inline_schemas(text: &str) -> Vec<(Value, FieldPlaces)> {
 /// What kind of document it is.
 enum DocumentKind {
     Pipeline,
+    /// A pipeline whose `kind` is spelt in another way.
+    Misspelt(Invalid),
     Other(String),
     Unclear(Invalid),
 }
@@ -322,16 +335,29 @@ fn kind_of(document: &Value) -> DocumentKind {
         (Some(kind), version)
             if version == Some(API_VERSION) || nearest(kind, [KIND].into_iter()).is_some() =>
         {
-            DocumentKind::Unclear(Invalid::new(
+            let invalid = Invalid::new(
                 "kind",
                 kind,
                 "is not known",
                 format!("did you mean {KIND}?"),
-            ))
+            );
+            match nearest(kind, [KIND].into_iter()) {
+                Some(_) => DocumentKind::Misspelt(invalid),
+                None => DocumentKind::Unclear(invalid),
+            }
         }
         (Some(kind), _) => DocumentKind::Other(kind.to_owned()),
         (None, _) => DocumentKind::Unclear(Invalid::new("kind", "", "is missing", head)),
     }
+}
+
+/// The document as a pipeline, with every value at its place.
+fn with_right_kind(document: &YamlDocument) -> YamlDocument {
+    let mut right = document.clone();
+    if let Value::Object(fields) = &mut right.value {
+        fields.insert("kind".to_owned(), KIND.into());
+    }
+    right
 }
 
 /// Reads a document without its wrong fields, so that the rules can be checked for the others.

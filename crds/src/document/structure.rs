@@ -144,7 +144,7 @@ fn visit_fields(
         match (known.get(name), schema.get("additionalProperties")) {
             (Some(schema), _) | (None, Some(schema)) => visit(schema, value, &path, violations),
             (None, None) if open => {}
-            (None, None) => violations.push(unknown(&path, name, known)),
+            (None, None) => violations.push(unknown(&path, name, (known, fields))),
         }
     }
     let most = schema.get("maxProperties").and_then(Value::as_u64);
@@ -182,9 +182,17 @@ fn wrong(path: &str, value: &Value, rule: &str, help: &str) -> SchemaViolation {
     }
 }
 
-fn unknown(path: &str, name: &str, known: &Map<String, Value>) -> SchemaViolation {
+/// A field that is not among the `known` ones, beside those that are written.
+fn unknown(
+    path: &str,
+    name: &str,
+    (known, written): (&Map<String, Value>, &Map<String, Value>),
+) -> SchemaViolation {
     let names = known.keys().map(String::as_str);
     let help = match nearest(name, names.clone()) {
+        Some(near) if written.contains_key(near) => {
+            format!("{near} is there too: keep one of them, under that name")
+        }
         Some(near) => format!("did you mean {near}?"),
         None => format!("known here: {}", names.collect::<Vec<_>>().join(", ")),
     };

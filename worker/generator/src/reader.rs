@@ -88,7 +88,10 @@ impl<'a> ObjectReader<'a> {
     }
 
     pub(crate) fn member(&mut self, key: &'static str) -> Option<&'a JsonTree> {
-        self.known.push(key);
+        // A member may be read in several ways.
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         let found = self.entries.iter().find(|(name, _)| name == key);
         let found = found.filter(|(name, _)| !self.left_out.contains(name));
         found.map(|(_, tree)| tree)

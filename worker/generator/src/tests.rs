@@ -461,6 +461,34 @@ fn a_document_whose_fields_are_misspelt_has_its_other_mistakes_named_too() {
 }
 
 #[test]
+fn an_unknown_member_is_answered_with_each_known_name_once() {
+    let schema = r#"{
+        "clock": {"every": 0, "start": "soon", "a": 1},
+        "tables": {
+            "given": {"columns": ["c"], "rows": [[1]], "order": "none", "b": 1},
+            "made": {"count": 0, "fields": [{"name": "w", "kind": "uuid", "nullRatio": 2, "c": 1}], "d": 1}
+        },
+        "walks": {"w": {"base": 1, "step": -1, "e": 1}},
+        "fields": [
+            {"name": "i", "kind": "int", "min": 1, "max": "x", "f": 1},
+            {"name": "o", "kind": "object", "fields": [{"name": "p", "kind": "hex", "digits": 0, "g": 1}], "h": 1}
+        ],
+        "j": 1
+    }"#;
+    let errors = Schema::parse_all(schema.as_bytes(), "mine.json").expect_err("it is wrong");
+    let remedies = errors.iter().map(|error| error.remedy.as_str());
+    let known: Vec<_> = remedies
+        .filter_map(|it| it.split_once("known here: "))
+        .collect();
+    assert_eq!(known.len(), 5, "{errors:#?}");
+    for (_, names) in known {
+        let names: Vec<_> = names.split(", ").collect();
+        let unique: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(unique.len(), names.len(), "{names:?}");
+    }
+}
+
+#[test]
 fn errors_in_a_schema_name_the_field_and_the_remedy() {
     let field = |field: &str| format!(r#"{{"fields": [{{"name": "x", {field}}}]}}"#);
     for (json, expected) in [

@@ -257,7 +257,7 @@ pub(crate) struct PackArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<u16>(1, 1024))]
     pub(crate) threads: Option<u16>,
     /// The version of the hybrid format: 2 is smaller, but programs before it cannot read it
-    #[arg(long, value_name = "N", default_value = "1", value_parser = format_version_parser())]
+    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = format_version)]
     pub(crate) format_version: FormatVersion,
     /// A plan made by 'streampress train' from files like this one: packing is then many times faster (hybrid format)
     #[arg(long, value_name = "PLAN", value_hint = ValueHint::FilePath)]
@@ -362,10 +362,11 @@ fn format_parser() -> impl TypedValueParser<Value = CodecFormat> {
     })
 }
 
-fn format_version_parser() -> impl TypedValueParser<Value = FormatVersion> {
-    clap::value_parser!(u8)
-        .range(1..=2)
-        .try_map(FormatVersion::try_from)
+/// A version of the hybrid format.
+fn format_version(text: &str) -> Result<FormatVersion, String> {
+    let number = text.parse::<u8>().ok();
+    let version = number.and_then(|number| FormatVersion::try_from(number).ok());
+    version.ok_or_else(|| "write 1 or 2".to_owned())
 }
 
 fn effort_parser() -> impl TypedValueParser<Value = CodecEffort> {

@@ -1,40 +1,71 @@
-//! Ctrl-C and SIGTERM: the first one starts an orderly shutdown, the second one ends the process at once.
+//! Ctrl-C and SIGTERM: the first one starts an orderly shutdown, the second one ends the process at once. What follows within
+//! half a second of the first is the same request: `timeout` sends SIGTERM to its child and then to the child's group.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::Result;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::output;
+
+/// Signals that come so soon after the first one are the same request.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// A token that the first signal cancels. Must be called within a runtime.
 pub(super) fn shutdown_on_signal(on_first: impl FnOnce() + Send + 'static) -> CancellationToken {
     let token = CancellationToken::new();
     let cancelled = token.clone();
+    let Ok(mut signals) = Signals::listen() else {
+        return token;
+    };
     tokio::spawn(async move {
-        wait().await;
+        poll_fn(|context| signals.poll(context)).await;
         on_first();
         cancelled.cancel();
-        wait().await;
+        another_request(|context| signals.poll(context)).await;
         // Messages in progress are redelivered: none is acknowledged before its effect is safe.
         std::process::exit(130);
     });
     token
 }
 
-async fn wait() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Both signals from one moment on: one that comes while the one before is acted on is not lost.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Ready with each signal.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self.interrupt.poll_recv(context) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => self.terminate.poll_recv(context).map(drop),
+        }
+    }
+}
+
+/// Waits, right after the first signal, for one that is another request.
+async fn another_request(mut signal: impl FnMut(&mut Context<'_>) -> Poll<()>) {
+    let first = Instant::now();
+    loop {
+        poll_fn(&mut signal).await;
+        if first.elapsed() >= SAME_REQUEST {
+            return;
+        }
     }
 }
 
@@ -64,4 +95,33 @@ pub(super) fn cancel_on_signal() -> Result<Arc<AtomicBool>> {
             });
         })?;
     Ok(cancel)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_right_after_the_first_is_the_same_request_and_a_later_one_is_another() {
+        let (send, mut sent) = mpsc::unbounded_channel();
+        let first = Instant::now();
+        let signals = async {
+            for pause in [0, 1, 400] {
+                sleep(Duration::from_millis(pause)).await;
+                send.send(()).expect("it still waits");
+            }
+            sleep(Duration::from_millis(200)).await;
+            send.send(()).expect("it still waits");
+            first.elapsed()
+        };
+        let waiting = async {
+            another_request(|context| sent.poll_recv(context).map(drop)).await;
+            first.elapsed()
+        };
+        let (last, ended) = tokio::join!(signals, waiting);
+        assert_eq!(ended, last);
+    }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use streampress_crds::api::pipeline::OnCompressed;
 use streampress_crds::location::Location;
 use streampress_transport::{FileEntry, FileName, Files};
 use tokio::time::Instant;
@@ -21,13 +22,14 @@ use crate::roles::announce::{Announcer, hash};
 use crate::roles::connect::{Backend, CompressorConnections};
 use crate::roles::redrive::{RedriveRequest, RedriveTask, redrive};
 use crate::roles::replies;
-use crate::roles::source::SourceFilter;
+use crate::roles::source::{SettleTime, SourceFilter};
+use crate::roles::source_links::SourceLinks;
 use crate::runtime::blocking;
 use crate::telemetry::plain_log::printable;
 
 /// Between two checks of what became of submitted files.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// After so long it is said that files are still under way.
+/// So long after the last file may be taken it is said that files are still under way.
 const SAID_AFTER: Duration = Duration::from_secs(15);
 /// Between two reads of the dead-letter queues, which hide their messages for a moment.
 const DEAD_LETTERS_INTERVAL: Duration = Duration::from_secs(20);
@@ -63,21 +65,29 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
                 Some(Outcomes::OfReplies(announcer.clone(), connections))
             }
         };
+        let folder = local_path(&role.data, &settings.source.location);
         let submitter = Submitter {
             announcer,
             wants_reply: matches!(outcomes, Some(Outcomes::OfReplies(..))),
-            folder: local_path(&role.data, &settings.source.location),
+            links: SourceLinks::new(&settings.source, folder.clone()),
+            folder,
             filter: SourceFilter::new(&settings.source),
+            settle: match settings.source.on_compressed {
+                OnCompressed::Delete => SettleTime::new(&settings.source),
+                OnCompressed::Keep | OnCompressed::Rename => SettleTime::default(),
+            },
             source: settings.source.location,
         };
         let submissions = submitter.plan(&args.files)?;
         let mut failed = false;
         let mut submitted = Vec::new();
+        let mut unsettled = Unsettled::default();
         for submission in submissions {
             let shown = submission.path.display().to_string();
             match submitter.submit(submission).await {
-                Ok((text, record)) => {
+                Ok((text, record, settles_in)) => {
                     failed |= !say(&shown, &text);
+                    unsettled.add(settles_in);
                     submitted.push((shown, record));
                 }
                 Err(error) => {
@@ -91,7 +101,15 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
         submitter.announcer.journal.flush_sources().await?;
         if let Some(outcomes) = outcomes {
             let timeout = args.timeout.map(|seconds| Duration::from_secs(seconds.into()));
-            failed |= !outcomes.wait_for(submitted, timeout).await?;
+            if unsettled.count > 0 {
+                output::say(&format!(
+                    "{} file(s) wait: {}",
+                    unsettled.count,
+                    submitter.settle.requirement()
+                ));
+            }
+            let times = (timeout, SAID_AFTER + unsettled.longest);
+            failed |= !outcomes.wait_for(submitted, times).await?;
         }
         Ok(match failed {
             true => ExitCode::FAILURE,
@@ -121,6 +139,20 @@ enum SubmitOutcome {
     Dead(String),
 }
 
+/// Submitted files that must hold still before they are taken.
+#[derive(Debug, Default)]
+struct Unsettled {
+    count: usize,
+    longest: Duration,
+}
+
+impl Unsettled {
+    fn add(&mut self, settles_in: Duration) {
+        self.count += usize::from(!settles_in.is_zero());
+        self.longest = self.longest.max(settles_in);
+    }
+}
+
 /// Where what became of submitted files is found.
 enum Outcomes {
     /// In the data folder's journal.
@@ -131,10 +163,11 @@ enum Outcomes {
 
 impl Outcomes {
     /// Waits until it is known of all files; false where one is a dead letter, or still under way at the end of `timeout`.
+    /// After `said_after` it is said that files are still under way.
     async fn wait_for(
         &self,
         mut submitted: Vec<(String, SourceRecord)>,
-        timeout: Option<Duration>,
+        (timeout, said_after): (Option<Duration>, Duration),
     ) -> Result<bool> {
         let began = Instant::now();
         let mut all_well = true;
@@ -164,7 +197,7 @@ impl Outcomes {
                 }
             }
             submitted = rest;
-            if !submitted.is_empty() && !was_said && began.elapsed() >= SAID_AFTER {
+            if !submitted.is_empty() && !was_said && began.elapsed() >= said_after {
                 was_said = true;
                 output::say(&format!(
                     "{} file(s) are still under way; each needs a compressor and a decompressor that run",
@@ -266,6 +299,10 @@ struct Submitter {
     folder: Option<PathBuf>,
     /// Which files a scan of the source takes.
     filter: SourceFilter,
+    /// The links that a scan leaves out.
+    links: Option<SourceLinks>,
+    /// How long a file must hold still before it is taken.
+    settle: SettleTime,
 }
 
 /// A file to be announced.
@@ -335,7 +372,9 @@ impl Submitter {
         if !full.is_file() {
             bail!("it is not a file; name files, or use 'streampress run --input' for a folder");
         }
-        let inside = self.name_inside(&full);
+        let inside = own_path(path).and_then(|own| self.name_inside(&own));
+        // A link from elsewhere has no name at the source, its target may have.
+        let inside = inside.or_else(|| self.name_inside(&full));
         let name = match &inside {
             Some(name) => name.as_path(),
             None => Path::new(path.file_name().context("it has no name")?),
@@ -352,14 +391,18 @@ impl Submitter {
     }
 
     /// Announces the file, each time it is asked to; a file from elsewhere is copied to the source first and replaces no
-    /// other.
-    async fn submit(&self, submission: Submission) -> Result<(String, SourceRecord)> {
+    /// other. Answers what was done, and for how long it must hold still before it is taken.
+    async fn submit(&self, submission: Submission) -> Result<(String, SourceRecord, Duration)> {
         let name = submission.name?;
         if let Some(refusal) = self.filter.refusal(&name) {
             bail!("{refusal}");
         }
-        let (files, at) = (self.announcer.source.clone(), name.clone());
         let copied_from = submission.copied_from;
+        let links = self.links.as_ref().filter(|_| copied_from.is_none());
+        if let Some(reason) = links.and_then(|links| links.refusal(&name)) {
+            bail!("{name} {reason}");
+        }
+        let (files, at) = (self.announcer.source.clone(), name.clone());
         let (entry, how) = blocking(move || -> Result<(FileEntry, &'static str)> {
             let how = match copied_from {
                 Some(from) => copy(&from, &*files, &at)?,
@@ -375,8 +418,17 @@ impl Submitter {
             .announce_submitted(&read, self.wants_reply)
             .await?;
         let text = format!("{how} as {name}, file {}", short_id(&read.file));
-        Ok((text, record))
+        Ok((text, record, self.settle.left(&entry)))
     }
+}
+
+/// Where the file lies: a link itself, not what it leads to.
+fn own_path(path: &Path) -> Option<PathBuf> {
+    let folder = match path.parent()? {
+        here if here.as_os_str().is_empty() => Path::new("."),
+        folder => folder,
+    };
+    Some(folder.canonicalize().ok()?.join(path.file_name()?))
 }
 
 /// Copies the file to a free name of the source; a file of equal content that is there already stays as it is.

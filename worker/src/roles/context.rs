@@ -43,6 +43,7 @@ use crate::roles::generate::{FileMaker, GeneratorRole, SourceScan};
 use crate::roles::receipts::ReceiptSender;
 use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::{SettleTime, SourceFilter};
+use crate::roles::source_links::SourceLinks;
 use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::runtime;
 use crate::telemetry::memory_limit;
@@ -414,6 +415,7 @@ impl RoleContext {
         Scanner {
             announcer,
             filter: SourceFilter::new(source),
+            links: SourceLinks::new(source, self.path(&source.location).ok()),
             settle: Duration::from_secs(u64::from(source.settle_seconds)),
             renames_or_deletes: source.on_compressed != OnCompressed::Keep
                 || source.on_restored != OnRestored::Keep,

@@ -1,6 +1,7 @@
 //! The roles: what each does with files and messages.
 //!
 //! - [`generate`], [`scan`], [`announce`]: bring files into the pipeline. [`source`]: renames or deletes source files.
+//!   [`source_links`]: which links are left out then.
 //! - [`compress`], [`decompress`]: the work of the two consumers. [`record_writer`]: cuts packed bytes into records.
 //!   [`records`]: fetches and checks them. [`record_faults`]: which of their faults are tried again.
 //! - [`bundler`]: packs several small files into one block. [`bundle_cache`]: keeps it unpacked for its files.
@@ -34,4 +35,5 @@ pub(crate) mod restored;
 pub(crate) mod run;
 pub(crate) mod scan;
 pub mod source;
+pub(crate) mod source_links;
 pub(crate) mod unconfirmed;

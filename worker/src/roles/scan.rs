@@ -19,6 +19,7 @@ use crate::journal::{SourceRecord, SourceState};
 use crate::roles::announce::{Announcer, ReadSource};
 use crate::roles::outage_report::{Activity, OutageReport};
 use crate::roles::source::{LIKE_RENAMED, SourceFilter, is_users_own};
+use crate::roles::source_links::SourceLinks;
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Meter;
 use streampress_transport::{FileEntry, FileName, Listing};
@@ -76,6 +77,8 @@ pub(crate) struct Scanner {
     pub(crate) announcer: Announcer,
     /// Which of the files are taken.
     pub(crate) filter: SourceFilter,
+    /// The links that are left out; none where they are taken as files.
+    pub(crate) links: Option<SourceLinks>,
     /// How long a file must hold still before a repeated scan takes it.
     pub(crate) settle: Duration,
     /// Whether packed files are renamed or deleted.
@@ -133,7 +136,7 @@ impl Scanner {
         let mut known = self.load().await?;
         let mut result = ScanResult::default();
         let listing = self.list().await?;
-        self.leave_out(&listing);
+        self.leave_out(&listing).await?;
         result.data_folders = listing.data_folders;
         let mut batch = Batch::default();
         for entry in listing.files {
@@ -212,7 +215,7 @@ impl Scanner {
         self.take_in(known, unsent).await?;
         let listing = self.list().await?;
         let mut present = PresentNames {
-            left_out: self.leave_out(&listing),
+            left_out: self.leave_out(&listing).await?,
             ..PresentNames::default()
         };
         let (mut batch, mut waiting) = (Batch::default(), 0);
@@ -336,22 +339,45 @@ impl Scanner {
     }
 
     async fn list(&self) -> Result<Listing> {
-        let source = self.announcer.source.clone();
-        blocking(move || source.list())
+        let (source, links) = (self.announcer.source.clone(), self.links.clone());
+        let filter = self.filter.clone();
+        let list = move || -> io::Result<Listing> {
+            let mut listing = source.list()?;
+            if let Some(links) = links {
+                links.leave_out(&mut listing, &filter);
+            }
+            Ok(listing)
+        };
+        blocking(list)
             .await
             .with_context(|| format!("listing {}", self.announcer.source.location()))
     }
 
     /// Names what the listing left out, of files only those that the filter takes; answers those names.
-    fn leave_out(&self, listing: &Listing) -> BTreeSet<String> {
+    async fn leave_out(&self, listing: &Listing) -> Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
         for left_out in &listing.left_out {
             if left_out.is_folder || self.filter.takes_kind(&left_out.name) {
-                self.left_out.add(&left_out.name, &left_out.reason);
+                if !self.took_target(&left_out.name).await? {
+                    self.left_out.add(&left_out.name, &left_out.reason);
+                }
                 names.insert(left_out.name.clone());
             }
         }
-        names
+        Ok(names)
+    }
+
+    /// Whether it is a link to nothing whose target this pipeline renamed or deleted: the content was taken under the target's
+    /// name.
+    async fn took_target(&self, name: &str) -> Result<bool> {
+        let Some(links) = self.links.clone() else {
+            return Ok(false);
+        };
+        let link = name.to_owned();
+        match blocking(move || links.missing_target(&link)).await {
+            Some(target) => Ok(self.announcer.newest(&target).await?.is_some()),
+            None => Ok(false),
+        }
     }
 
     /// Names a file that is not taken only because it has the name of a renamed source, and is none.
@@ -413,6 +439,10 @@ impl Scanner {
         let Ok(name) = FileName::parse(name) else {
             return Ok(None);
         };
+        if let Some(reason) = self.links.as_ref().and_then(|links| links.refusal(&name)) {
+            self.left_out.add(name.as_str(), &reason);
+            return Ok(None);
+        }
         let (source, wanted) = (self.announcer.source.clone(), name.clone());
         match blocking(move || source.stat(&wanted)).await {
             Ok(Some(entry)) => self.read(&entry).await,
@@ -598,6 +628,7 @@ mod tests {
                     formats: vec![SourceFormat::Txt],
                     skips_renamed: false,
                 },
+                links: None,
                 settle: Duration::from_secs(10),
                 renames_or_deletes: false,
                 left_out: LeftOutFiles::default(),

@@ -151,6 +151,24 @@ impl SettleTime {
         }
     }
 
+    /// What must be so before a file is deleted.
+    pub(crate) fn requirement(self) -> String {
+        format!(
+            "one that will be deleted must not have changed for {} s before (source.settleSeconds)",
+            self.0.as_secs()
+        )
+    }
+
+    /// For how long the file must hold still from now on, by its own time.
+    pub(crate) fn left(self, entry: &FileEntry) -> Duration {
+        // An object appears as a whole.
+        let Some(changed) = entry.changed else {
+            return Duration::ZERO;
+        };
+        let age = runtime::now().duration_since(changed).unwrap_or_default();
+        self.0.saturating_sub(age)
+    }
+
     /// Whether the file may be deleted; [`HandlerError::NotYet`] where it changed too short a time ago. That its fingerprint
     /// is the one that was observed before the message was sent counts too: a file server's clock may be another.
     pub(crate) fn ensure_settled(

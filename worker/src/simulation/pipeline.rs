@@ -347,6 +347,7 @@ impl SimPipeline {
                 let scanner = Scanner {
                     announcer,
                     filter: filter(),
+                    links: None,
                     settle: SETTLE,
                     renames_or_deletes: self.settings.on_restored != OnRestored::Keep,
                     left_out: LeftOutFiles::default(),

@@ -1,9 +1,10 @@
 //! What became of the files that were restored before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use streampress_transport::FileName;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::source::RETRY_AFTER;
@@ -28,6 +29,13 @@ pub(super) struct Again {
     pub(super) gone_elsewhere: Vec<SourceRecord>,
     /// They failed, or another location's file took their place.
     pub(super) others: Vec<String>,
+}
+
+/// What of the files that were restored is not at the destination as it was restored.
+struct Differences {
+    again: Again,
+    /// Others changed them.
+    altered: Vec<SourceRecord>,
 }
 
 impl Run {
@@ -55,18 +63,34 @@ impl Run {
     /// Compares what was restored before with the destination; answers the names to be announced again: what is gone from
     /// there or was replaced by another location's file, and what failed.
     async fn compare_destination(&self, observer: &dyn RunObserver) -> Result<Again> {
+        let notice = |text: &str| observer.notice(text);
+        let stop = &self.context.shutdown;
+        let Some(Differences { again, altered }) = self.differences(notice, stop).await? else {
+            return Ok(Again::default());
+        };
+        self.notice_altered(&altered, observer).await?;
+        *self.altered.lock() = altered;
+        Ok(again)
+    }
+
+    /// What of the files that were restored is not at the destination as it was restored; none where nothing is known of any
+    /// file.
+    async fn differences(
+        &self,
+        notice: impl Fn(&str),
+        stop: &CancellationToken,
+    ) -> Result<Option<Differences>> {
         let location = self.scanner.announcer.source.location();
         let records = self.journal().sources(location).await?;
         let others = self.restored_elsewhere().await?;
-        let mut again = Again::default();
         if records.is_empty() && others.is_empty() {
-            return Ok(again);
+            return Ok(None);
         }
-        let settings = self.resolved.decompressor_settings();
-        let destination = self.context.destination(&settings)?;
+        let mut again = Again::default();
+        let destination = self.destination()?;
         let files = destination.files().clone();
         let (journal, format) = (self.journal(), self.resolved.codec.format);
-        let mut restored = RestoredCopies::load(destination.clone(), journal, format).await?;
+        let mut restored = RestoredCopies::load(destination, journal, format).await?;
         let shown = files.location().to_owned();
         let listed = blocking(move || files.list()).await;
         let listed = listed.with_context(|| format!("listing {shown}"))?.files;
@@ -92,37 +116,39 @@ impl Run {
                 Some(entry) => present.push((record, entry)),
             }
         }
-        let notice = |text: &str| observer.notice(text);
-        let stop = &self.context.shutdown;
         let differing = restored.differing(present, notice, stop).await?;
         let (altered, elsewhere) = (differing.altered, differing.elsewhere.into_iter());
         again
             .gone
             .extend(elsewhere.filter(|record| record.location == location));
-        let is_put_back = self.database_put_back || has_later(&destination, &altered).await?;
-        if let Some(first) = altered.first().filter(|_| is_put_back) {
-            observer.notice(&format!(
-                "{} restored file(s) are not as the database knows them, for example {}; since it was put back, they may be later versions of this pipeline's: leave them, and use 'streampress recover'",
-                altered.len(),
-                printable(&first.name)
-            ));
-        } else if let Some(first) = altered.first()
-            && self.is_own_earlier(&destination, first).await
-        {
-            observer.notice(&format!(
-                "{} restored file(s) are not as they were restored last: {} has the content of an earlier version, as where a folder was put back; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there",
-                altered.len(),
-                printable(&first.name)
-            ));
-        } else if let Some(first) = altered.first() {
-            observer.notice(&format!(
-                "{} restored file(s) were changed at the destination by others, for example {}; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there",
-                altered.len(),
-                printable(&first.name)
-            ));
-        }
-        *self.altered.lock() = altered;
-        Ok(again)
+        Ok(Some(Differences { again, altered }))
+    }
+
+    async fn notice_altered(
+        &self,
+        altered: &[SourceRecord],
+        observer: &dyn RunObserver,
+    ) -> Result<()> {
+        let Some(first) = altered.first() else {
+            return Ok(());
+        };
+        let destination = self.destination()?;
+        let (count, name) = (altered.len(), printable(&first.name));
+        let notice = if self.database_put_back || has_later(&destination, altered).await? {
+            format!(
+                "{count} restored file(s) are not as the database knows them, for example {name}; since it was put back, they may be later versions of this pipeline's: leave them, and use 'streampress recover'"
+            )
+        } else if self.is_own_earlier(&destination, first).await {
+            format!(
+                "{count} restored file(s) are not as they were restored last: {name} has the content of an earlier version, as where a folder was put back; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there"
+            )
+        } else {
+            format!(
+                "{count} restored file(s) were changed at the destination by others, for example {name}; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there"
+            )
+        };
+        observer.notice(&notice);
+        Ok(())
     }
 
     /// Whether the restored file has the content of a version that was announced before the last one.
@@ -140,26 +166,27 @@ impl Run {
         looking.await == Some(true)
     }
 
-    /// Looks which of the restored files are at the destination no longer. Where that cannot be read, none is known to be gone.
+    /// Looks which of the restored files were taken away from the destination or changed there since the run began, as the next
+    /// run will at its start. Where that cannot be read, none is known to be.
     pub(super) async fn look_for_taken_away(&self) {
-        let looking = async {
-            let location = self.scanner.announcer.source.location();
-            let mut records = self.journal().sources(location).await?;
-            records.retain(|record| record.state == SourceState::Restored);
-            if records.is_empty() {
-                return anyhow::Ok(records);
+        // The run's own token is cancelled by now.
+        let stop = CancellationToken::new();
+        match self.differences(|_| {}, &stop).await {
+            Ok(None) => {}
+            Ok(Some(Differences { again, altered })) => {
+                *self.taken_away.lock() = again.gone;
+                // What it found at its start is in it, as far as it still is so.
+                *self.altered.lock() = altered;
             }
-            let settings = self.resolved.decompressor_settings();
-            let files = self.context.destination(&settings)?.files().clone();
-            let listed = blocking(move || files.list()).await?.files;
-            let present: HashSet<_> = listed.iter().map(|entry| entry.name.as_str()).collect();
-            records.retain(|record| !present.contains(record.name.as_str()));
-            Ok(records)
-        };
-        match looking.await {
-            Ok(gone) => *self.taken_away.lock() = gone,
-            Err(error) => warn!("Could not look which restored files were taken away: {error:#}."),
+            Err(error) => {
+                warn!("Could not look which restored files were taken away or changed: {error:#}.");
+            }
         }
+    }
+
+    fn destination(&self) -> Result<Destination> {
+        let settings = self.resolved.decompressor_settings();
+        self.context.destination(&settings)
     }
 
     /// The restored files of other locations than this run's source.

@@ -46,7 +46,8 @@ pub(crate) struct RunSummary {
     /// Files that were restored once and are now at neither the destination nor the source, or whose source is not this
     /// run's.
     pub(crate) files_gone: u64,
-    /// Files that were restored once and that others changed at the destination before this run.
+    /// Files that were restored once and that others changed at the destination, before this run or while it watched its
+    /// source.
     pub(crate) files_altered: u64,
     /// Whether the data folder's database was found put back to an earlier state, or lost: its stream had files that it did not
     /// know of, which `streampress recover` sends.

@@ -187,7 +187,8 @@ impl<'a> Watch<'a> {
         if !self.deferral_was_said && self.run.context.meter.was_retried(RetryCause::NotYet) {
             self.deferral_was_said = true;
             self.observer.notice(&format!(
-                "files wait that changed a short time ago: one that will be deleted must not have changed for {settle} s before (source.settleSeconds)"
+                "files wait that changed a short time ago: {}",
+                SettleTime::new(&self.run.resolved.source).requirement()
             ));
         }
         let waiting = self.run.scanner.waiting.load(Relaxed);
