@@ -208,8 +208,9 @@ fn is_no_plain_file(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput
 }
 
-fn leave(error: &io::Error) {
+fn leave(error: &io::Error) -> Result<(), HandlerError> {
     warn!("What lies under the name of a restored source file stays: {error}.");
+    Ok(())
 }
 
 /// Renames or deletes the source of an acknowledged file, if it still is exactly the file that was packed.
@@ -292,7 +293,7 @@ pub(crate) async fn apply_on_restored(
     let (source, wanted) = (announcer.source.clone(), name.clone());
     let entry = blocking(move || source.stat(&wanted)).await;
     let entry = match entry {
-        Err(error) if is_no_plain_file(&error) => return Ok(leave(&error)),
+        Err(error) if is_no_plain_file(&error) => return leave(&error),
         entry => entry,
     };
     let step = format!("looking for {name}, which was restored");
@@ -337,7 +338,7 @@ pub(crate) async fn apply_on_restored(
             warn!("{NO_FREE_NAME}; the restored file stays where it is.");
             Ok(())
         }
-        Err(error) if is_no_plain_file(&error) => Ok(leave(&error)),
+        Err(error) if is_no_plain_file(&error) => leave(&error),
         Err(error) => Err(HandlerError::transient(
             error,
             format!("renaming or deleting {name}, which was restored"),
