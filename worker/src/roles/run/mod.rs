@@ -91,9 +91,9 @@ struct Run {
     scanner: Arc<Scanner>,
     /// Files that were restored once and are now at neither the destination nor the source, once they are known.
     gone: Arc<OnceLock<Vec<SourceRecord>>>,
-    /// Restored files that others had changed at the destination when the run began.
+    /// Restored files that others had changed at the destination when the run began; of one that watches, at its end.
     altered: Mutex<Vec<SourceRecord>>,
-    /// Restored files that were taken away while an endless run lasted.
+    /// Restored files that are at the destination no longer at the end of a run that watches.
     taken_away: Mutex<Vec<SourceRecord>>,
     database_put_back: bool,
     is_aws: bool,
