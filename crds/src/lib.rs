@@ -53,6 +53,7 @@ pub use checked::CheckedPipeline;
 pub use crd::crd;
 pub use document::{Diagnostic, Documents, load, load_one};
 pub use invalid::Invalid;
+pub use limits::BLOCK_BYTES;
 pub use location::Location;
 pub use quantity::{ByteSize, NotAByteSize};
 pub use reasons::{DeadLetterReason, Reason};

@@ -8,7 +8,7 @@ pub(crate) const RECORD_BYTES: RangeInclusive<u64> = (4 << 10)..=(1023 << 10);
 pub(crate) const RECORD_TEXT: &str = "from 4Ki to 1023Ki";
 
 /// Bytes of a block: smaller ones pack badly, larger ones need too much memory in a decompressor.
-pub(crate) const BLOCK_BYTES: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
+pub const BLOCK_BYTES: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
 /// The same, in words.
 pub(crate) const BLOCK_TEXT: &str = "from 64Ki to 64Mi";
 

@@ -35,8 +35,7 @@ impl RetiredSlots {
             .collect();
         for uid in gone {
             if let Some((role, ledger)) = self.leaving.remove(&uid) {
-                let total = self.total.entry(role).or_default();
-                *total = total.plus(ledger);
+                add(&mut self.total, role, ledger);
             }
         }
     }
@@ -44,8 +43,7 @@ impl RetiredSlots {
     /// Adds what was counted by Leases that others deleted.
     pub(crate) fn add_lost(&mut self, lost: &Ledgers) {
         for (role, ledger) in lost {
-            let total = self.total.entry(*role).or_default();
-            *total = total.plus(*ledger);
+            add(&mut self.total, *role, *ledger);
         }
     }
 
@@ -62,10 +60,14 @@ impl RetiredSlots {
             .map(|(role, ledger)| (*role, *ledger))
             .chain(leaving)
         {
-            let sum = ledgers.entry(role).or_default();
-            *sum = sum.plus(ledger);
+            add(ledgers, role, ledger);
         }
     }
+}
+
+fn add(sums: &mut Ledgers, role: Role, ledger: Ledger) {
+    let sum = sums.entry(role).or_default();
+    *sum = sum.plus(ledger);
 }
 
 /// The sums over all Leases of a pipeline, each with its UID, and what slots before them have counted.
@@ -75,8 +77,7 @@ pub(crate) fn sum<'a>(
 ) -> Ledgers {
     let mut ledgers = Ledgers::new();
     for (_, role, counted) in leases.clone() {
-        let sum = ledgers.entry(role).or_default();
-        *sum = sum.plus(counted);
+        add(&mut ledgers, role, counted);
     }
     retired.add_to(&mut ledgers, |uid| {
         leases.clone().any(|(lease, _, _)| lease == uid)
@@ -123,8 +124,7 @@ pub(crate) fn lost(said: &ProgressStatus, ledgers: &Ledgers) -> Ledgers {
 /// The sums with what was lost of them, so that totals never go back.
 pub(crate) fn with_lost(mut ledgers: Ledgers, said: &ProgressStatus) -> Ledgers {
     for (role, lost) in lost(said, &ledgers) {
-        let sum = ledgers.entry(role).or_default();
-        *sum = sum.plus(lost);
+        add(&mut ledgers, role, lost);
     }
     ledgers
 }
@@ -313,8 +313,7 @@ mod tests {
             let next = [("n", Role::Compressor, counted(1, 0, 0, 0))];
             let mut after = sum(next.into_iter(), &retired);
             for (role, ledger) in left {
-                let total = after.entry(role).or_default();
-                *total = total.plus(ledger);
+                add(&mut after, role, ledger);
             }
             let after = progress(&after);
             assert_eq!(

@@ -1,15 +1,14 @@
 //! The command line's arguments, as clap reads them.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use streampress_codec::FormatVersion;
-use streampress_crds::DeadLetterReason;
 use streampress_crds::api::pipeline::{CodecEffort, CodecFormat};
+use streampress_crds::{BLOCK_BYTES, ByteSize, DeadLetterReason};
 
 /// A pipeline that runs as it is, for a first try.
 const AFTER_HELP: &str = "\
@@ -380,12 +379,9 @@ fn effort_parser() -> impl TypedValueParser<Value = CodecEffort> {
     })
 }
 
-/// What a block may have.
-const BLOCK_BYTES: RangeInclusive<u64> = (64 << 10)..=(64 << 20);
-
 /// A block size as Kubernetes writes sizes.
 fn block_size(text: &str) -> Result<usize, String> {
-    let bytes = streampress_crds::ByteSize::written(text).bytes_within(&BLOCK_BYTES)?;
+    let bytes = ByteSize::written(text).bytes_within(&BLOCK_BYTES)?;
     usize::try_from(bytes).map_err(|error| error.to_string())
 }
 

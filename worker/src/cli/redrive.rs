@@ -7,7 +7,7 @@ use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RedriveArgs;
-use super::role::{RoleCommand, earlier_state, local_path};
+use super::role::{RoleCommand, local_path, note_earlier_state};
 use super::{output, runtime};
 use crate::journal::FileStatus;
 use crate::report::{FileOutcome, ReportRow, log};
@@ -33,9 +33,7 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
     role.ensure_data_exists()?;
     runtime()?.block_on(async {
         let context = role.context(1, CancellationToken::new()).await?;
-        if let Some(state) = earlier_state(&context).await {
-            output::note(state.notice());
-        }
+        note_earlier_state(&context).await;
         let connections = context.backend.compressor(&settings).await?;
         let announcer = context.announcer(&settings, connections.files_queue.clone())?;
         let letters = match redrive(&connections, &announcer, &request).await {

@@ -204,8 +204,15 @@ impl RoleCommand {
     }
 }
 
+/// Says so where the database of the data folder was put back to an earlier state, or is lost.
+pub(super) async fn note_earlier_state(context: &RoleContext) {
+    if let Some(state) = earlier_state(context).await {
+        output::note(state.notice());
+    }
+}
+
 /// Whether the database of the data folder, where there is one, was put back to an earlier state, or is lost.
-pub(super) async fn earlier_state(context: &RoleContext) -> Option<EarlierState> {
+async fn earlier_state(context: &RoleContext) -> Option<EarlierState> {
     match &context.backend {
         Backend::Embedded(local) => EarlierState::of(local, &*context.journal).await,
         Backend::Aws(_) => None,

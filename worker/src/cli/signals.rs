@@ -72,8 +72,8 @@ async fn another_request(mut signal: impl FnMut(&mut Context<'_>) -> Poll<()>) {
 /// How long work without a runtime may take to notice a signal: longer waits for a pipe without a writer, or a disk.
 const LONGEST_END: Duration = Duration::from_secs(8);
 
-/// A flag that the first signal sets, for work without a runtime: it ends at the next block, and what it wrote of a file is
-/// removed. What waits for its input or output is ended as the second signal would: then the temporary file stays.
+/// A flag that the first signal sets, for work without a runtime: it ends at the next block. What waits for its input or output is
+/// ended as the second signal would. Of a file that it wrote nothing is left, where the file system has files without a name.
 pub(super) fn cancel_on_signal() -> Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = cancel.clone();

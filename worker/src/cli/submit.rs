@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{PipelineArgs, SubmitArgs};
-use super::role::{RoleCommand, earlier_state, local_path};
+use super::role::{RoleCommand, local_path, note_earlier_state};
 use super::{output, runtime};
 use crate::config::BadConfiguration;
 use crate::journal::{FileJournal, SourceRecord, SourceState};
@@ -43,9 +43,7 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
     let settings = role.config.compressor()?;
     runtime()?.block_on(async {
         let context = role.context(1, CancellationToken::new()).await?;
-        if let Some(state) = earlier_state(&context).await {
-            output::note(state.notice());
-        }
+        note_earlier_state(&context).await;
         let queue = &settings.transport.files_queue;
         let files_queue = context.backend.files_queue(queue).await?;
         context.make_source(&settings.source.location).await?;

@@ -81,11 +81,16 @@ impl BucketReport {
 
     /// Writes this writer's sums and answers those of all writers.
     pub(super) fn exchange(&mut self) -> Result<ReportState> {
-        if !self.writer.is_empty() {
-            self.save().context("writing the report's sums")?;
-            self.merge_idle().context("merging the report's sums")?;
+        if self.writer.is_empty() {
+            return self.read_all(self.objects()?);
         }
-        self.read_all()
+        self.save().context("writing the report's sums")?;
+        let objects = self.objects()?;
+        let merging = self.merge_idle(&objects);
+        match merging.context("merging the report's sums")? {
+            true => self.read_all(self.objects()?),
+            false => self.read_all(objects),
+        }
     }
 
     pub(super) fn write_page(&self, state: &ReportState, meta: &ReportMeta) -> Result<()> {
@@ -152,9 +157,8 @@ impl BucketReport {
         Ok(())
     }
 
-    /// Merges the objects of idle writers, if there are many.
-    fn merge_idle(&self) -> Result<()> {
-        let objects = self.objects()?;
+    /// Merges those of the listed objects that are idle writers', if there are many; whether it removed any.
+    fn merge_idle(&self, objects: &[FileEntry]) -> Result<bool> {
         let (own, merged_name) = (self.own()?, self.merged_name()?);
         let oldest = runtime::now().checked_sub(IDLE);
         let is_idle = |entry: &&FileEntry| {
@@ -163,7 +167,7 @@ impl BucketReport {
         };
         let idle: Vec<&FileEntry> = objects.iter().filter(is_idle).collect();
         if idle.len() <= MOST_IDLE_OBJECTS {
-            return Ok(());
+            return Ok(false);
         }
         let mut closed = Vec::new();
         for entry in idle.into_iter().take(MERGED_AT_ONCE) {
@@ -171,13 +175,13 @@ impl BucketReport {
                 closed.push(&entry.name);
             }
         }
-        let Some(merged) = self.merge(&closed, &objects)? else {
-            return Ok(());
+        let Some(merged) = self.merge(&closed, objects)? else {
+            return Ok(false);
         };
         for name in merged {
             self.files.remove(&name)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Closes a writer's object, so that it never changes again. `false` where the writer wrote it meanwhile.
@@ -230,18 +234,18 @@ impl BucketReport {
         Ok(written.map(|_| merged))
     }
 
-    fn read_all(&self) -> Result<ReportState> {
+    fn read_all(&self, mut objects: Vec<FileEntry>) -> Result<ReportState> {
         for _ in 0..READINGS {
-            if let Some(states) = self.read_listed()? {
+            if let Some(states) = self.read_listed(&objects)? {
                 return Ok(ReportState::merge(states));
             }
+            objects = self.objects()?;
         }
         bail!("the report's sums were merged again and again while they were read")
     }
 
-    /// The sums of all objects; `None` where one was removed since it was listed, for its sums are in the merged one by now.
-    fn read_listed(&self) -> Result<Option<Vec<ReportState>>> {
-        let objects = self.objects()?;
+    /// The sums of all listed objects; `None` where one was removed since it was listed, for its sums are in the merged one by now.
+    fn read_listed(&self, objects: &[FileEntry]) -> Result<Option<Vec<ReportState>>> {
         let merged_name = self.merged_name()?;
         let merged = self.read(&merged_name)?.unwrap_or_default();
         let mut states = vec![merged.state.into_owned()];
@@ -411,10 +415,7 @@ mod tests {
     #[test]
     fn a_writer_whose_object_is_closed_and_not_yet_merged_begins_another_one() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (mut slow, other) = (
-            writer(folder.path(), "slow"),
-            writer(folder.path(), "other"),
-        );
+        let [mut slow, other] = ["slow", "other"].map(|name| writer(folder.path(), name));
         slow.add(rows(0..5000));
         restored(&mut slow);
         let entry = other.objects().expect("listed").remove(0);
@@ -427,10 +428,7 @@ mod tests {
     #[test]
     fn an_object_that_is_written_meanwhile_is_not_closed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (mut busy, other) = (
-            writer(folder.path(), "busy"),
-            writer(folder.path(), "other"),
-        );
+        let [mut busy, other] = ["busy", "other"].map(|name| writer(folder.path(), name));
         busy.add(rows([1]));
         restored(&mut busy);
         let entry = other.objects().expect("listed").remove(0);
@@ -445,10 +443,7 @@ mod tests {
     #[test]
     fn an_object_that_was_merged_and_not_removed_counts_once() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (mut ended, other) = (
-            writer(folder.path(), "ended"),
-            writer(folder.path(), "other"),
-        );
+        let [mut ended, other] = ["ended", "other"].map(|name| writer(folder.path(), name));
         ended.add(rows(0..5000));
         restored(&mut ended);
         let entry = other.objects().expect("listed").remove(0);

@@ -330,6 +330,12 @@ impl<'a> StateLine<'a> {
             state: Cow::Borrowed(state),
         }
     }
+
+    fn to_line(&self) -> Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(self).context("writing the report's sums as JSON")?;
+        line.push(b'\n');
+        Ok(line)
+    }
 }
 
 impl LogState {
@@ -369,9 +375,7 @@ impl LogState {
         if lines.is_some_and(is_removed) {
             self.lines = None;
             self.open_lines()?;
-            self.unwritten = serde_json::to_vec(&StateLine::of(&self.own))
-                .context("writing the report's sums as JSON")?;
-            self.unwritten.push(b'\n');
+            self.unwritten = StateLine::of(&self.own).to_line()?;
         }
         Ok(())
     }
@@ -541,9 +545,7 @@ impl LogState {
         if lines.metadata()?.len() < COMPACT_ABOVE_BYTES {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(&StateLine::of(&self.own))
-            .context("writing the report's state as JSON")?;
-        line.push(b'\n');
+        let line = StateLine::of(&self.own).to_line()?;
         write_whole(&path, &line).with_context(|| format!("writing {}", path.display()))?;
         self.lines = Some(OpenOptions::new().append(true).open(&path)?);
         Ok(())

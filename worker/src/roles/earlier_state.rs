@@ -4,9 +4,10 @@
 
 use std::collections::HashSet;
 
-use futures::TryStreamExt;
-use streampress_transport::TransportResult;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt, future};
 use streampress_transport::local::Local;
+use streampress_transport::{ScannedRecord, StreamScan, TransportResult};
 use tracing::debug;
 
 use crate::journal::FileJournal;
@@ -73,51 +74,51 @@ async fn look_for_unknown(local: &Local, journal: &dyn FileJournal) -> Transport
     if journal.get(LOST_IS_RECOVERED).await?.is_some() {
         return Ok(false);
     }
-    let mut pages = local.scan_of_earlier_databases();
     let mut known = HashSet::new();
-    let mut bytes = 0;
-    while bytes < MOST_BYTES
-        && let Some(page) = pages.try_next().await?
-    {
-        for record in &page {
-            bytes += u64::from(record.position.bytes);
-            let described = record.data.iter().flat_map(DescribedFile::all_of);
-            for DescribedFile { file, .. } in described {
-                let name = file.name.as_str();
-                if known.contains(name) {
-                    continue;
-                }
-                if journal.was_name_announced(name).await? == Some(false) {
-                    return Ok(true);
-                }
-                known.insert(name.to_owned());
-            }
+    let mut files = described(local.scan_of_earlier_databases());
+    while let Some(DescribedFile { file, .. }) = files.try_next().await? {
+        let name = file.name.as_str();
+        if known.contains(name) {
+            continue;
         }
+        if journal.was_name_announced(name).await? == Some(false) {
+            return Ok(true);
+        }
+        known.insert(name.to_owned());
     }
     Ok(false)
 }
 
 async fn look_for_later(local: &Local) -> TransportResult<bool> {
     let last = local.last_version().await?;
-    let mut pages = local.scan_after(&last);
-    let mut newest = last;
-    let (mut is_later, mut bytes) = (false, 0);
-    while bytes < MOST_BYTES
-        && let Some(page) = pages.try_next().await?
-    {
-        for record in &page {
-            bytes += u64::from(record.position.bytes);
-            let described = record.data.iter().flat_map(DescribedFile::all_of);
-            for DescribedFile { version, .. } in described {
-                if version > newest {
-                    is_later = true;
-                    newest = version;
-                }
-            }
+    let mut newest = last.clone();
+    let mut files = described(local.scan_after(&last));
+    while let Some(DescribedFile { version, .. }) = files.try_next().await? {
+        if version > newest {
+            newest = version;
         }
     }
     // Another process may have announced and packed it since.
-    Ok(is_later && newest > local.last_version().await?)
+    Ok(newest > last && newest > local.last_version().await?)
+}
+
+/// The files that the records describe, of the first [`MOST_BYTES`] bytes.
+fn described(pages: StreamScan) -> BoxStream<'static, TransportResult<DescribedFile>> {
+    let mut bytes = 0;
+    let within = pages.try_take_while(move |page| {
+        let goes_on = bytes < MOST_BYTES;
+        bytes += page
+            .iter()
+            .map(|record| u64::from(record.position.bytes))
+            .sum::<u64>();
+        future::ready(Ok(goes_on))
+    });
+    let files = |page: Vec<ScannedRecord>| {
+        let data = page.into_iter().filter_map(|record| record.data);
+        let files = data.flat_map(|data| DescribedFile::all_of(&data));
+        stream::iter(files.map(Ok).collect::<Vec<_>>())
+    };
+    within.map_ok(files).try_flatten().boxed()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::journal::RECOVERED;
 use crate::message::{DeadLetterReason, FileRef, ReceiptFile, S3Event, SourceObservation, hash};
 use crate::roles::announce::{Announcer, announcement_of};
 use crate::runtime::{self, blocking};
+use streampress_crds::Location;
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
 use streampress_crds::settings::SourceSettings;
 use streampress_transport::{
@@ -143,9 +144,9 @@ pub(crate) async fn announce_event(
 pub struct SettleTime(pub Duration);
 
 impl SettleTime {
-    /// Of a pipeline's source. Writers that rename their files into it write none of them there.
+    /// Of a pipeline's source. Writers that rename their files into it write none of them there, and objects appear as a whole.
     pub(crate) fn new(source: &SourceSettings) -> Self {
-        match source.writers_rename {
+        match source.writers_rename || matches!(source.location, Location::S3 { .. }) {
             true => Self::default(),
             false => Self(Duration::from_secs(source.settle_seconds.into())),
         }
@@ -161,7 +162,6 @@ impl SettleTime {
 
     /// For how long the file must hold still from now on, by its own time.
     pub(crate) fn left(self, entry: &FileEntry) -> Duration {
-        // An object appears as a whole.
         let Some(changed) = entry.changed else {
             return Duration::ZERO;
         };
@@ -177,24 +177,19 @@ impl SettleTime {
         observed: Option<&SourceObservation>,
         sent_millis: u64,
     ) -> Result<(), HandlerError> {
-        let Self(settle) = self;
-        // An object appears as a whole.
-        let Some(changed) = entry.changed.filter(|_| !settle.is_zero()) else {
-            return Ok(());
-        };
-        let age = runtime::now().duration_since(changed).unwrap_or_default();
+        let (Self(settle), left) = (self, self.left(entry));
         let known_for = runtime::now_millis().saturating_sub(sent_millis);
         let is_as_observed = observed.is_some_and(|it| it.fingerprint == entry.fingerprint);
-        if age >= settle || (is_as_observed && Duration::from_millis(known_for) >= settle) {
+        if left.is_zero() || (is_as_observed && Duration::from_millis(known_for) >= settle) {
             return Ok(());
         }
         let why = anyhow::anyhow!(
             "{} is to be deleted and changed {} s ago; it is taken once it has not changed for {} s (source.settleSeconds)",
             entry.name,
-            age.as_secs(),
+            (settle - left).as_secs(),
             settle.as_secs()
         );
-        Err(HandlerError::NotYet(why, settle - age))
+        Err(HandlerError::NotYet(why, left))
     }
 }
 
@@ -291,7 +286,11 @@ pub(crate) async fn apply_on_restored(
         }
     };
     let (source, wanted) = (announcer.source.clone(), name.clone());
-    let entry = blocking(move || source.stat(&wanted)).await;
+    // Where nothing is waited for, the change itself looks soon enough.
+    let entry = match settle == SettleTime::default() {
+        true => Ok(None),
+        false => blocking(move || source.stat(&wanted)).await,
+    };
     let entry = match entry {
         Err(error) if is_no_plain_file(&error) => return leave(&error),
         entry => entry,

@@ -91,6 +91,18 @@ fn files(folder: &Path) -> Arc<dyn Files> {
 }
 
 impl Sides {
+    /// With `a.txt` packed and restored, and its receipt under way.
+    async fn that_restored(on_restored: OnRestored) -> Self {
+        let sides = Self {
+            on_restored,
+            ..Self::open()
+        };
+        sides.announce("a.txt", "one").await;
+        sides.pack().await;
+        sides.restore().await;
+        sides
+    }
+
     fn open() -> Self {
         let root = tempfile::tempdir().expect("a folder");
         let folder = root.path().join("data");
@@ -545,13 +557,7 @@ async fn a_restored_file_that_changed_a_short_time_ago_is_not_deleted_yet() {
 #[tokio::test]
 async fn a_link_or_a_folder_in_the_place_of_a_restored_source_stays_and_its_receipt_is_done() {
     for is_link in [true, false] {
-        let sides = Sides {
-            on_restored: OnRestored::Delete,
-            ..Sides::open()
-        };
-        sides.announce("a.txt", "one").await;
-        sides.pack().await;
-        sides.restore().await;
+        let sides = Sides::that_restored(OnRestored::Delete).await;
         let path = sides.root.path().join("in/a.txt");
         let target = sides.root.path().join("in/b.txt");
         std::fs::rename(&path, &target).expect("renamed");
@@ -568,13 +574,7 @@ async fn a_link_or_a_folder_in_the_place_of_a_restored_source_stays_and_its_rece
 
 #[tokio::test]
 async fn a_source_that_changed_before_its_receipt_came_is_announced_again() {
-    let sides = Sides {
-        on_restored: OnRestored::Delete,
-        ..Sides::open()
-    };
-    sides.announce("a.txt", "one").await;
-    sides.pack().await;
-    sides.restore().await;
+    let sides = Sides::that_restored(OnRestored::Delete).await;
     std::fs::write(sides.root.path().join("in/a.txt"), "one, and more").expect("written");
     sides.pack().await;
     sides.restore().await;
@@ -587,13 +587,7 @@ async fn a_source_that_changed_before_its_receipt_came_is_announced_again() {
 
 #[tokio::test]
 async fn a_late_receipt_deletes_no_source_that_was_announced_again() {
-    let sides = Sides {
-        on_restored: OnRestored::Delete,
-        ..Sides::open()
-    };
-    sides.announce("a.txt", "one").await;
-    sides.pack().await;
-    sides.restore().await;
+    let sides = Sides::that_restored(OnRestored::Delete).await;
     // The same file with the same content is announced again: nothing at the source tells the two apart.
     let name = FileName::parse("a.txt").expect("a valid name");
     let announced = sides.announcer.announce_current(&name).await;

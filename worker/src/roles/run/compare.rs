@@ -36,6 +36,7 @@ struct Differences {
     again: Again,
     /// Others changed them.
     altered: Vec<SourceRecord>,
+    destination: Destination,
 }
 
 impl Run {
@@ -65,12 +66,12 @@ impl Run {
     async fn compare_destination(&self, observer: &dyn RunObserver) -> Result<Again> {
         let notice = |text: &str| observer.notice(text);
         let stop = &self.context.shutdown;
-        let Some(Differences { again, altered }) = self.differences(notice, stop).await? else {
+        let Some(found) = self.differences(notice, stop).await? else {
             return Ok(Again::default());
         };
-        self.notice_altered(&altered, observer).await?;
-        *self.altered.lock() = altered;
-        Ok(again)
+        self.notice_altered(&found, observer).await?;
+        *self.altered.lock() = found.altered;
+        Ok(found.again)
     }
 
     /// What of the files that were restored is not at the destination as it was restored; none where nothing is known of any
@@ -87,10 +88,11 @@ impl Run {
             return Ok(None);
         }
         let mut again = Again::default();
-        let destination = self.destination()?;
+        let settings = self.resolved.decompressor_settings();
+        let destination = self.context.destination(&settings)?;
         let files = destination.files().clone();
         let (journal, format) = (self.journal(), self.resolved.codec.format);
-        let mut restored = RestoredCopies::load(destination, journal, format).await?;
+        let mut restored = RestoredCopies::load(destination.clone(), journal, format).await?;
         let shown = files.location().to_owned();
         let listed = blocking(move || files.list()).await;
         let listed = listed.with_context(|| format!("listing {shown}"))?.files;
@@ -121,24 +123,31 @@ impl Run {
         again
             .gone
             .extend(elsewhere.filter(|record| record.location == location));
-        Ok(Some(Differences { again, altered }))
+        Ok(Some(Differences {
+            again,
+            altered,
+            destination,
+        }))
     }
 
     async fn notice_altered(
         &self,
-        altered: &[SourceRecord],
+        Differences {
+            altered,
+            destination,
+            ..
+        }: &Differences,
         observer: &dyn RunObserver,
     ) -> Result<()> {
         let Some(first) = altered.first() else {
             return Ok(());
         };
-        let destination = self.destination()?;
         let (count, name) = (altered.len(), printable(&first.name));
-        let notice = if self.database_put_back || has_later(&destination, altered).await? {
+        let notice = if self.database_put_back || has_later(destination, altered).await? {
             format!(
                 "{count} restored file(s) are not as the database knows them, for example {name}; since it was put back, they may be later versions of this pipeline's: leave them, and use 'streampress recover'"
             )
-        } else if self.is_own_earlier(&destination, first).await {
+        } else if self.is_own_earlier(destination, first).await {
             format!(
                 "{count} restored file(s) are not as they were restored last: {name} has the content of an earlier version, as where a folder was put back; they stay as they are: remove such a file, and the next run restores it from its source, if that is still there"
             )
@@ -173,7 +182,7 @@ impl Run {
         let stop = CancellationToken::new();
         match self.differences(|_| {}, &stop).await {
             Ok(None) => {}
-            Ok(Some(Differences { again, altered })) => {
+            Ok(Some(Differences { again, altered, .. })) => {
                 *self.taken_away.lock() = again.gone;
                 // What it found at its start is in it, as far as it still is so.
                 *self.altered.lock() = altered;
@@ -182,11 +191,6 @@ impl Run {
                 warn!("Could not look which restored files were taken away or changed: {error:#}.");
             }
         }
-    }
-
-    fn destination(&self) -> Result<Destination> {
-        let settings = self.resolved.decompressor_settings();
-        self.context.destination(&settings)
     }
 
     /// The restored files of other locations than this run's source.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use streampress_crds::api::pipeline::CodecFormat;
 use streampress_crds::location::Location;
 use tokio::time::Instant;
@@ -51,9 +51,7 @@ pub(crate) struct RunSummary {
     pub(crate) files_altered: u64,
     /// Whether the data folder's database was found put back to an earlier state, or lost: its stream had files that it did not
     /// know of, which `streampress recover` sends.
-    pub(crate) database_put_back: bool,
-    /// Which of the two.
-    #[serde(skip)]
+    #[serde(rename = "databasePutBack", serialize_with = "is_some")]
     pub(crate) earlier_state: Option<EarlierState>,
     /// Bytes of the packed files before packing.
     pub(crate) bytes_raw: u64,
@@ -112,6 +110,10 @@ impl RunSummary {
         (self.bytes_raw > 0)
             .then(|| 100.0 * (1.0 - self.bytes_compressed as f64 / self.bytes_raw as f64))
     }
+}
+
+fn is_some<S: Serializer>(state: &Option<EarlierState>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(state.is_some())
 }
 
 impl Run {
@@ -186,7 +188,6 @@ impl Run {
             files_waiting: waiting,
             files_gone: gone,
             files_altered: altered,
-            database_put_back: earlier_state.is_some(),
             earlier_state,
             sources,
             bytes_raw: progress.bytes_raw,
