@@ -3,6 +3,7 @@
 //! it replaces nothing that is newer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -317,10 +318,15 @@ fn known(file: &FileRef) -> JournalFile {
 }
 
 /// The hash of the file at the destination, if there is one.
-fn content_of(destination: &dyn Files, name: &FileName) -> std::io::Result<Option<Digest>> {
-    match destination.stat(name)? {
-        Some(_) => Ok(Some(hash(destination.read(name)?)?.0)),
-        None => Ok(None),
+fn content_of(destination: &dyn Files, name: &FileName) -> io::Result<Option<Digest>> {
+    if destination.stat(name)?.is_none() {
+        return Ok(None);
+    }
+    match destination.read(name) {
+        Ok(content) => Ok(Some(hash(content)?.0)),
+        // Removed in this moment.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

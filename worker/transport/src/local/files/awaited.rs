@@ -37,7 +37,13 @@ impl AwaitedFiles {
         if !self.root.try_exists()? {
             return Err(missing(&self.root));
         }
-        let opened = LocalFiles::open_own(&self.location, &self.root)?;
+        let opened = match LocalFiles::open_own(&self.location, &self.root) {
+            // It vanished in this moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(missing(&self.root));
+            }
+            opened => opened?,
+        };
         Ok(self.opened.get_or_init(|| opened))
     }
 }

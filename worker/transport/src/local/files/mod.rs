@@ -79,6 +79,14 @@ impl LocalFiles {
         })
     }
 
+    /// Adds the step and the path to a fault. What is absent because all of the location is away is such a fault.
+    fn fault(&self, error: io::Error, step: &str, path: &Path) -> io::Error {
+        match is_absent(&error).then(|| self.ensure_exists()) {
+            Some(Err(away)) => away,
+            Some(Ok(())) | None => say(error, step, path),
+        }
+    }
+
     /// Where the file lies, with its folder resolved; an error when a link leads outside, `None` when the folder is
     /// missing. The last part is not resolved.
     fn place(&self, name: &FileName) -> io::Result<Option<PathBuf>> {
@@ -95,7 +103,7 @@ impl LocalFiles {
                 .inside(folder, name)
                 .map(|folder| Some(folder.join(file))),
             Err(error) if is_absent(&error) => self.ensure_exists().map(|()| None),
-            Err(error) => Err(say(error, "cannot open folder", folder)),
+            Err(error) => Err(self.fault(error, "cannot open folder", folder)),
         }
     }
 
@@ -115,7 +123,7 @@ impl LocalFiles {
         match place.canonicalize() {
             Ok(path) => self.inside(path, name).map(Some),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(say(error, "cannot open", &place)),
+            Err(error) => Err(self.fault(error, "cannot open", &place)),
         }
     }
 
@@ -144,17 +152,13 @@ impl LocalFiles {
             .ok_or_else(|| missing(&self.root))?;
         let resolved = nearest
             .canonicalize()
-            .map_err(|e| say(e, "cannot open folder", nearest))?;
+            .map_err(|e| self.fault(e, "cannot open folder", nearest))?;
         self.inside(resolved, name)?;
         let made = pending::make_folders_below(&self.root, folder)
-            .map_err(|e| say(e, "cannot make folder", folder))?;
+            .map_err(|e| self.fault(e, "cannot make folder", folder))?;
         match self.place(name)? {
             Some(place) => Ok((place, made)),
-            None => Err(say(
-                io::ErrorKind::NotFound.into(),
-                "cannot find folder",
-                folder,
-            )),
+            None => Err(self.fault(io::ErrorKind::NotFound.into(), "cannot find folder", folder)),
         }
     }
 
@@ -180,6 +184,9 @@ impl LocalFiles {
                 Err(error) if depth > 0 => {
                     each(Found::Unlisted(&folder, &error));
                     continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(missing(&self.root));
                 }
                 Err(error) => return Err(say(error, "cannot list folder", &folder)),
             };
@@ -289,7 +296,7 @@ impl LocalFiles {
             Ok(meta) if describe(name, &meta)? == *file.entry => {}
             Ok(_) => return Ok(ExactOutcome::Changed),
             Err(error) if is_absent(&error) => return Ok(ExactOutcome::Changed),
-            Err(error) => return Err(say(error, "cannot open", &place)),
+            Err(error) => return Err(self.fault(error, "cannot open", &place)),
         }
         let Some(aside) = Aside::take(&place)? else {
             return Ok(ExactOutcome::Changed);
@@ -303,7 +310,7 @@ impl LocalFiles {
             Err(error) => Err(error),
         };
         aside.end()?;
-        outcome.map_err(|error| say(error, "cannot remove or rename", &place))
+        outcome.map_err(|error| self.fault(error, "cannot remove or rename", &place))
     }
 }
 
@@ -381,7 +388,7 @@ impl Files for LocalFiles {
         let meta = match fs::metadata(&path) {
             Ok(meta) => meta,
             Err(error) if is_absent(&error) => return self.ensure_exists().map(|()| None),
-            Err(error) => return Err(say(error, "cannot open", &path)),
+            Err(error) => return Err(self.fault(error, "cannot open", &path)),
         };
         if !meta.is_file() {
             let why = format!("{} is not a file", path.display());
@@ -396,9 +403,9 @@ impl Files for LocalFiles {
         let path = self.existing(name)?.filter(|_| exists);
         let Some(path) = path else {
             let error = io::Error::from(io::ErrorKind::NotFound);
-            return Err(say(error, "cannot read", &self.root.join(name.as_str())));
+            return Err(self.fault(error, "cannot read", &self.root.join(name.as_str())));
         };
-        let file = File::open(&path).map_err(|e| say(e, "cannot read", &path))?;
+        let file = File::open(&path).map_err(|e| self.fault(e, "cannot read", &path))?;
         Ok(Box::new(file))
     }
 
@@ -406,10 +413,13 @@ impl Files for LocalFiles {
         let (place, made) = self.prepare(name)?;
         if place.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
             let error = io::Error::from(io::ErrorKind::IsADirectory);
-            return Err(say(error, "cannot write", &place));
+            return Err(self.fault(error, "cannot write", &place));
         }
-        let pending = PendingLocal::begin(name.clone(), &self.root, place, made)?;
-        Ok(Box::new(pending))
+        match PendingLocal::begin(name.clone(), &self.root, place, made) {
+            Ok(pending) => Ok(Box::new(pending)),
+            Err(error) if is_absent(&error) => self.ensure_exists().and(Err(error)),
+            Err(error) => Err(error),
+        }
     }
 
     fn remove(&self, name: &FileName) -> io::Result<()> {
@@ -419,17 +429,17 @@ impl Files for LocalFiles {
         match fs::remove_file(&place) {
             Ok(()) => sync_folder(place.parent().unwrap_or(&self.root)),
             Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(say(error, "cannot remove", &place)),
+            Err(error) => Err(self.fault(error, "cannot remove", &place)),
         }
     }
 
     fn rename(&self, from: &FileName, to: &FileName) -> io::Result<()> {
         let Some(old) = self.place(from)? else {
             let error = io::Error::from(io::ErrorKind::NotFound);
-            return Err(say(error, "cannot rename", &self.root.join(from.as_str())));
+            return Err(self.fault(error, "cannot rename", &self.root.join(from.as_str())));
         };
         let (new, _) = self.prepare(to)?;
-        fs::rename(&old, &new).map_err(|e| say(e, "cannot rename", &old))?;
+        fs::rename(&old, &new).map_err(|e| self.fault(e, "cannot rename", &old))?;
         for path in [&new, &old] {
             sync_folder(path.parent().unwrap_or(&self.root))?;
         }
@@ -485,7 +495,7 @@ impl Files for LocalFiles {
             .write(true)
             .open(&path)
             .and_then(|file| file.set_modified(modified));
-        set.map_err(|e| say(e, "cannot set the modification time of", &path))
+        set.map_err(|e| self.fault(e, "cannot set the modification time of", &path))
     }
 
     fn list_reserved(&self, folder: &FileName) -> io::Result<Vec<String>> {
@@ -508,7 +518,7 @@ impl Files for LocalFiles {
         };
         match list() {
             Err(error) if is_absent(&error) => self.ensure_exists().map(|()| Vec::new()),
-            listed => listed.map_err(|error| say(error, "cannot list folder", &path)),
+            listed => listed.map_err(|error| self.fault(error, "cannot list folder", &path)),
         }
     }
 }

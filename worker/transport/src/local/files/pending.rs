@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::rename_new::rename_new;
@@ -84,6 +85,8 @@ pub(super) struct PendingLocal {
     name: FileName,
     place: PathBuf,
     temporary: PathBuf,
+    /// The folder of `temporary`, wherever it was moved meanwhile; `None` where it may not be read.
+    folder: Option<File>,
     file: BufWriter<File>,
     made: Vec<PathBuf>,
     done: bool,
@@ -104,6 +107,7 @@ impl PendingLocal {
                 Ok(Some((temporary, file))) => {
                     return Ok(Self {
                         name,
+                        folder: File::open(folder).ok(),
                         place,
                         temporary,
                         file: BufWriter::with_capacity(BUFFER_BYTES, file),
@@ -167,6 +171,15 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
 }
 
 impl PendingLocal {
+    fn remove_temporary(&self) {
+        if fs::remove_file(&self.temporary).is_ok() {
+            return;
+        }
+        if let (Some(folder), Some(name)) = (&self.folder, self.temporary.file_name()) {
+            let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
+        }
+    }
+
     /// Makes the content durable, then visible by `rename`; answers what the file was before it was visible.
     fn complete(
         &mut self,
@@ -259,7 +272,7 @@ impl Drop for PendingLocal {
         if self.done {
             return;
         }
-        let _ = fs::remove_file(&self.temporary);
+        self.remove_temporary();
         // Folders that hold other files by now stay.
         for folder in self.made.iter().rev() {
             let _ = fs::remove_dir(folder);

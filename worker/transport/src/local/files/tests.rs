@@ -458,6 +458,7 @@ fn a_location_that_is_away_is_no_empty_one_and_is_not_made_anew() {
         ("list_reserved", files.list_reserved(&folder).map(drop)),
         ("set_modified", files.set_modified(&file, version(2))),
         ("remove_exact", files.remove_exact(&exact).map(drop)),
+        ("list", files.list().map(drop)),
     ] {
         let kind = failed.expect_err(call).kind();
         assert_eq!(kind, io::ErrorKind::NotConnected, "{call}");
@@ -470,4 +471,17 @@ fn a_location_that_is_away_is_no_empty_one_and_is_not_made_anew() {
     fs::rename(&held, &root).unwrap();
     assert_eq!(files.stat(&file).unwrap(), Some(entry));
     files.create(&name("new/b.txt")).unwrap();
+}
+
+#[test]
+fn an_unfinished_file_is_removed_where_its_folder_was_moved_meanwhile() {
+    let above = tempfile::tempdir().unwrap();
+    let (root, held) = (above.path().join("out"), above.path().join("held"));
+    let files = open(&root);
+    let mut pending = files.create(&name("folder/a.txt")).unwrap();
+    pending.write_all(b"words").unwrap();
+    fs::rename(&root, &held).unwrap();
+    assert_eq!(fs::read_dir(held.join("folder")).unwrap().count(), 1);
+    drop(pending);
+    assert_eq!(fs::read_dir(held.join("folder")).unwrap().count(), 0);
 }
