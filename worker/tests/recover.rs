@@ -181,6 +181,31 @@ fn a_version_that_failed_after_an_earlier_state_was_put_back_is_superseded_by_th
 }
 
 #[test]
+fn a_database_put_back_to_between_announcing_and_packing_is_said_and_its_files_are_recovered() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete, settleSeconds: 0}");
+    folder.write("data/in/a.txt", "words");
+    folder.run_well(&[&["submit", "data/in/a.txt"][..], &SUBMIT].concat());
+    fs::create_dir(folder.path("backup")).expect("made");
+    copy_database(&folder.path("data"), &folder.path("backup"));
+    folder.run_summary(&[]);
+    assert!(!folder.path("data/in/a.txt").exists());
+    // A consumer took it: only the stream has it.
+    fs::remove_file(folder.path("data/out/a.txt")).expect("removed");
+    copy_database(&folder.path("backup"), &folder.path("data"));
+    let output = folder.run(&role("run"));
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("was put back to an earlier state"), "{said}");
+    assert!(said.contains("'streampress recover'"), "{said}");
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(0), "{said}");
+    let summary = folder.run_summary(&[]);
+    let counts = ["filesFailed", "filesRestored"].map(|it| &summary[it]);
+    assert_eq!(counts, [0, 1], "{summary}");
+    assert_eq!(text(&folder.files("data/out")["a.txt"]), "words");
+}
+
+#[test]
 fn a_version_after_an_earlier_state_of_the_database_was_put_back_is_newer_than_all_in_the_stream() {
     for recovers_first in [true, false] {
         let folder = WorkFolder::with_spec("  codec: {effort: Fast}");

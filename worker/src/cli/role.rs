@@ -131,7 +131,7 @@ impl RoleCommand {
             health::serve(address, labels, meter.clone()).await?;
         }
         let context = self.context(process.threads, shutdown).await?;
-        if let Some(state) = earlier_state(&context).await {
+        if let Some(state) = EarlierState::of(&context).await {
             warn!("{}", state.notice());
         }
         Ok(RoleContext { meter, ..context })
@@ -206,16 +206,8 @@ impl RoleCommand {
 
 /// Says so where the database of the data folder was put back to an earlier state, or is lost.
 pub(super) async fn note_earlier_state(context: &RoleContext) {
-    if let Some(state) = earlier_state(context).await {
+    if let Some(state) = EarlierState::of(context).await {
         output::note(state.notice());
-    }
-}
-
-/// Whether the database of the data folder, where there is one, was put back to an earlier state, or is lost.
-async fn earlier_state(context: &RoleContext) -> Option<EarlierState> {
-    match &context.backend {
-        Backend::Embedded(local) => EarlierState::of(local, &*context.journal).await,
-        Backend::Aws(_) => None,
     }
 }
 

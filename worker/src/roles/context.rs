@@ -176,7 +176,7 @@ impl RoleContext {
     }
 
     /// Opens a source. A folder outside the data folder is the user's own: nothing is created or removed there.
-    fn source(&self, location: &Location) -> Result<Arc<dyn Files>> {
+    pub(crate) fn source(&self, location: &Location) -> Result<Arc<dyn Files>> {
         match location {
             Location::File { path } if location.below_data().is_none() => {
                 let files = LocalFiles::open_existing(&location.to_string(), Path::new(path));

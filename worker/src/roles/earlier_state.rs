@@ -4,14 +4,19 @@
 
 use std::collections::HashSet;
 
+use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt, future};
+use streampress_crds::location::Location;
 use streampress_transport::local::Local;
 use streampress_transport::{ScannedRecord, StreamScan, TransportResult};
 use tracing::debug;
 
 use crate::journal::FileJournal;
-use crate::message::DescribedFile;
+use crate::message::{DescribedFile, FileRef};
+use crate::roles::connect::Backend;
+use crate::roles::context::RoleContext;
+use crate::runtime::blocking;
 
 /// The most bytes of the stream that are read. Where all works as it should, none are: what follows a file's last record is
 /// its manifest's message, which is younger.
@@ -41,19 +46,45 @@ impl EarlierState {
         }
     }
 
-    /// Of a data folder and its journal.
-    pub(crate) async fn of(local: &Local, journal: &dyn FileJournal) -> Option<Self> {
-        match was_put_back(local).await {
+    /// Of a role's data folder; `None` without one.
+    pub(crate) async fn of(context: &RoleContext) -> Option<Self> {
+        let Backend::Embedded(local) = &context.backend else {
+            return None;
+        };
+        match was_put_back(local, context).await {
             true => Some(Self::PutBack),
-            false => is_lost(local, journal).await.then_some(Self::Lost),
+            false => is_lost(local, &*context.journal)
+                .await
+                .then_some(Self::Lost),
         }
     }
 }
 
-/// Whether the stream has a version that is later than any which the database has announced. It can be told until the next
-/// message is sent.
-pub(crate) async fn was_put_back(local: &Local) -> bool {
-    told(look_for_later(local).await)
+/// Where files were announced from.
+#[async_trait]
+pub(crate) trait Sources: Sync {
+    /// Whether the file is not at its source any more; false where that cannot be told.
+    async fn is_gone(&self, file: &FileRef) -> bool;
+}
+
+#[async_trait]
+impl Sources for RoleContext {
+    async fn is_gone(&self, file: &FileRef) -> bool {
+        let Ok(location) = Location::parse(&file.location) else {
+            return false;
+        };
+        let Ok(source) = self.source(&location) else {
+            return false;
+        };
+        let name = file.name.clone();
+        matches!(blocking(move || source.stat(&name)).await, Ok(None))
+    }
+}
+
+/// Whether the stream has a version that is later than any which the database has announced, or one whose message was never
+/// received, although its source is gone. It can be told until the next message is sent.
+pub(crate) async fn was_put_back(local: &Local, sources: &dyn Sources) -> bool {
+    told(look_for_later(local, sources).await)
 }
 
 /// Whether the stream has a file of an earlier database whose name this one does not know, and no `recover` ran since. Files
@@ -89,13 +120,16 @@ async fn look_for_unknown(local: &Local, journal: &dyn FileJournal) -> Transport
     Ok(false)
 }
 
-async fn look_for_later(local: &Local) -> TransportResult<bool> {
+async fn look_for_later(local: &Local, sources: &dyn Sources) -> TransportResult<bool> {
     let last = local.last_version().await?;
     let mut newest = last.clone();
     let mut files = described(local.scan_after(&last));
-    while let Some(DescribedFile { version, .. }) = files.try_next().await? {
+    while let Some(DescribedFile { file, version, .. }) = files.try_next().await? {
         if version > newest {
             newest = version;
+        } else if local.waits_unreceived(&version).await? && sources.is_gone(&file).await {
+            // It was packed, and then taken away.
+            return Ok(true);
         }
     }
     // Another process may have announced and packed it since.
@@ -131,8 +165,8 @@ mod tests {
 
     use super::*;
     use crate::journal::{SourceJournal, SqliteJournal};
+    use crate::message::DescribedContent;
     use crate::message::record::{RecordHead, RecordOwner};
-    use crate::message::{DescribedContent, FileRef};
 
     /// A record of a file whose first announcement was this version.
     fn record(version: FileVersion) -> Record {
@@ -168,6 +202,39 @@ mod tests {
         sent[0].clone().expect("it has a version")
     }
 
+    /// No source, or one without any file.
+    struct IsGone(bool);
+
+    #[async_trait]
+    impl Sources for IsGone {
+        async fn is_gone(&self, _: &FileRef) -> bool {
+            self.0
+        }
+    }
+
+    async fn was_put_back(local: &Local) -> bool {
+        super::was_put_back(local, &IsGone(false)).await
+    }
+
+    #[tokio::test]
+    async fn a_version_that_was_packed_and_never_received_tells_that_the_database_was_put_back() {
+        let root = tempfile::tempdir().expect("a folder");
+        let local = Local::open(root.path(), LocalOptions::default()).expect("opens");
+        let queue = local.files_queue();
+        let gone = IsGone(true);
+        let version = announce(&*queue, 1).await;
+        assert!(!super::was_put_back(&local, &gone).await, "not packed");
+        let packed = local.stream().append(vec![record(version)]).await;
+        packed.expect("appended");
+        // Power loss may undo a receive: then the file is at its source still.
+        assert!(!was_put_back(&local).await);
+        assert!(super::was_put_back(&local, &gone).await);
+        let received = queue.receive(1, Duration::ZERO).await.expect("received");
+        assert_eq!(received.len(), 1);
+        // Its worker was killed before it sent the manifest.
+        assert!(!super::was_put_back(&local, &gone).await);
+    }
+
     #[tokio::test]
     async fn files_of_a_lost_database_are_told_until_they_are_known_or_recovered() {
         let root = tempfile::tempdir().expect("a folder");
@@ -178,7 +245,7 @@ mod tests {
         let stream = local.stream();
         stream.append(vec![record]).await.expect("appended");
         let journal = SqliteJournal::open(&local).expect("opens");
-        assert_eq!(EarlierState::of(&local, &journal).await, None);
+        assert!(!is_lost(&local, &journal).await);
         drop((journal, stream, local));
         for ending in ["", "-wal", "-shm"] {
             let path = root.path().join(format!("streampress.db{ending}"));
@@ -190,13 +257,12 @@ mod tests {
         let local = open();
         let journal = SqliteJournal::open(&local).expect("opens");
         for number in 2..4 {
-            let told = EarlierState::of(&local, &journal).await;
-            assert_eq!(told, Some(EarlierState::Lost));
+            assert!(!was_put_back(&local).await && is_lost(&local, &journal).await);
             announce(&*local.files_queue(), number).await;
         }
         let recovered = journal.set(LOST_IS_RECOVERED, "1").await;
         recovered.expect("recorded");
-        assert_eq!(EarlierState::of(&local, &journal).await, None);
+        assert!(!is_lost(&local, &journal).await);
     }
 
     #[tokio::test]

@@ -108,13 +108,12 @@ impl Run {
     ) -> Result<Self> {
         let config = Config::File(Box::new(resolved.clone()));
         let local = connect::open_local(&options.data, &config).await?;
-        let database_put_back = earlier_state::was_put_back(&local).await;
         let opened = local.clone();
         let journal = blocking(move || SqliteJournal::open(&opened)).await;
         let journal = journal.context("opening the journal of the data folder")?;
         let locks = connect::local_locks(&local);
         let backend = match options.aws {
-            false => Backend::Embedded(local),
+            false => Backend::Embedded(local.clone()),
             true => Backend::Aws(connect::connect_aws(&config).await?),
         };
         let connections = backend.compressor(&resolved.compressor_settings()).await?;
@@ -131,6 +130,7 @@ impl Run {
         };
         let compressor = resolved.compressor_settings();
         context.make_source(&compressor.source.location).await?;
+        let database_put_back = earlier_state::was_put_back(&local, &context).await;
         let destination = &resolved.destination.location;
         context.make_destination(destination).await?;
         let announcer = context.announcer(&compressor, connections.files_queue.clone())?;

@@ -187,6 +187,11 @@ impl Local {
         self.files.last_version().await
     }
 
+    /// Whether the files queue has the message of this version, which was never received.
+    pub async fn waits_unreceived(&self, version: &FileVersion) -> TransportResult<bool> {
+        self.files.waits_unreceived(version).await
+    }
+
     /// Reads the segments of the stream that were appended to after the message of this version was sent.
     pub fn scan_after(&self, version: &FileVersion) -> StreamScan {
         let number = version.sequence().as_str().parse().unwrap_or(0);

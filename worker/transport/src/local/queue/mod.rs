@@ -101,6 +101,20 @@ impl LocalQueue {
         Ok(source.version(last.await?))
     }
 
+    /// Whether the message of this version waits and was never received.
+    pub(super) async fn waits_unreceived(&self, version: &FileVersion) -> TransportResult<bool> {
+        let source = self.source();
+        let Ok(seq) = version.sequence().as_str().parse() else {
+            return Ok(false);
+        };
+        if source.version(seq) != *version {
+            return Ok(false);
+        }
+        self.store
+            .call_unsynced(move |step| steps::waits_unreceived(step, source.number, seq))
+            .await
+    }
+
     fn handle(&self, receipt: &Receipt) -> TransportResult<Handle> {
         Handle::parse(receipt, self.which as i64)
     }

@@ -158,6 +158,16 @@ pub(super) fn last_number(step: &Step<'_>) -> StepResult<i64> {
     Ok(last.unwrap_or(0))
 }
 
+/// Whether the message with this row id waits in the queue and was never received.
+pub(super) fn waits_unreceived(step: &Step<'_>, queue: i64, seq: i64) -> StepResult<bool> {
+    let unreceived = step
+        .conn
+        .prepare_cached("SELECT delivery = 0 FROM messages WHERE seq = ?1 AND queue = ?2")?
+        .query_row([seq, queue], |row| row.get(0))
+        .optional()?;
+    Ok(unreceived.unwrap_or(false))
+}
+
 /// When a message with this row id was sent; not before that, where the clock was set back.
 pub(in crate::local) fn time_of_number(number: u64) -> SystemTime {
     let per_ms = NUMBERS_PER_MS.unsigned_abs();
