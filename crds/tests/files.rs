@@ -382,6 +382,37 @@ fn a_copy_from_a_cluster_is_read_with_what_the_cluster_added() {
 }
 
 #[test]
+fn the_pipelines_of_a_list_are_read_and_their_mistakes_have_their_own_positions() {
+    let item = |name: &str, effort: &str| {
+        format!(
+            "- apiVersion: streampress.dev/v1alpha1\n\
+             \x20 kind: CompressionPipeline\n\
+             \x20 metadata: {{name: {name}}}\n\
+             \x20 spec:\n\
+             \x20   codec: {{effort: {effort}}}\n"
+        )
+    };
+    for head in [
+        "apiVersion: v1\nkind: List\n",
+        "apiVersion: streampress.dev/v1alpha1\nkind: CompressionPipelineList\n",
+    ] {
+        let text = format!("{head}items:\n{}{}", item("a", "Max"), item("b", "Fast"));
+        let documents = load(&text, "list.yaml").expect("two pipelines");
+        let names = documents.pipelines.iter();
+        let names = names.map(|it| it.pipeline().metadata.name.as_deref());
+        assert_eq!(names.collect::<Vec<_>>(), [Some("a"), Some("b")]);
+        assert_eq!(documents.places[1].of("spec.codec.effort"), (13, 21));
+        let text = format!("{head}items:\n{}{}", item("a", "Max"), item("b", "fast"));
+        assert_says(
+            &problems(&text),
+            &["shop.yaml:13:21: spec.codec.effort: fast"],
+        );
+        let empty = load(&format!("{head}items: []\n"), "list.yaml").expect("no problem");
+        assert!(empty.pipelines.is_empty());
+    }
+}
+
+#[test]
 fn broken_yaml_is_reported_with_its_position_and_later_documents_are_still_read() {
     let text = format!("a: [1, 2\nb: c\n---\n{HEAD}spec: {{codec: {{effort: Fst}}}}\n");
     let said = problems(&text);

@@ -41,7 +41,7 @@ fn a_submitted_file_of_a_kind_that_a_scan_leaves_out_is_refused_with_the_remedy(
         ("data/in/a.txt", "add txt to source.formats"),
         ("mine/b.LOG", "add txt to source.formats"),
         ("data/in/c.bin", "taken: .json, .ndjson, .jsonl, .csv"),
-        ("data/in/.json", "taken: .json, .ndjson, .jsonl, .csv"),
+        ("data/in/.json", "put a name in front of it"),
     ] {
         folder.write(name, "words");
         let submit = ["submit", name, "-p", "pipeline.yaml", "--data", "data"];

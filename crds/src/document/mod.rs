@@ -1,5 +1,5 @@
 //! Reads pipelines from a YAML file and reports every problem at once, each with line and column. A file may contain
-//! several documents; those of other kinds are ignored with a notice.
+//! several documents, and lists of them as `kubectl get -o yaml` writes; those of other kinds are ignored with a notice.
 //!
 //! - `yaml`: reads YAML with the position of every value.
 //! - `structure`: checks a document against the schema in `schema.json`; `pod_template` does so for pod templates.
@@ -19,7 +19,7 @@ use crate::invalid::Invalid;
 use crate::notices::notices;
 use crate::rules::{self, RuleScope};
 use structure::{SchemaViolation, nearest};
-use yaml::{LineColumn, YamlDocument};
+use yaml::{LineColumn, YamlDocument, YamlError};
 
 /// The most problems that are reported of one file.
 const MOST_PROBLEMS: usize = 100;
@@ -66,7 +66,7 @@ impl FieldPlaces {
 /// # Errors
 /// Everything that is wrong with the file, at most 100 problems, in their order.
 pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Diagnostic>> {
-    let (documents, errors) = yaml::read(text);
+    let (documents, errors) = read_all(text);
     let mut loader = Loader {
         file: file_name,
         problems: Vec::new(),
@@ -92,6 +92,24 @@ pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Diagnostic>> {
     } else {
         Err(problems)
     }
+}
+
+/// The file's documents, and those in its lists.
+fn read_all(text: &str) -> (Vec<YamlDocument>, Vec<YamlError>) {
+    let (documents, errors) = yaml::read(text);
+    let documents = documents.into_iter().flat_map(|document| {
+        let items = document.items().filter(|_| is_list(&document.value));
+        items.unwrap_or_else(|| vec![document])
+    });
+    (documents.collect(), errors)
+}
+
+/// Whether it is a list as `kubectl get -o yaml` and the API server write one.
+fn is_list(document: &Value) -> bool {
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    let (version, kind) = (text("apiVersion"), text("kind").unwrap_or_default());
+    let is_of_pipelines = version == Some(API_VERSION) && kind.strip_suffix("List") == Some(KIND);
+    is_of_pipelines || (version, kind) == (Some("v1"), "List")
 }
 
 /// Keeps the first problems of very many, and reports how many there were.
@@ -292,7 +310,7 @@ fn padded(field: &str, text: &str) -> Invalid {
 
 /// The inline schemas of a file's pipelines, whatever else is wrong with these, and where their members are written.
 pub fn inline_schemas(text: &str) -> Vec<(Value, FieldPlaces)> {
-    let (documents, _) = yaml::read(text);
+    let (documents, _) = read_all(text);
     let schemas = documents.into_iter().filter_map(|document| {
         let kind = kind_of(&document.value);
         let is_pipeline = matches!(kind, DocumentKind::Pipeline | DocumentKind::Misspelt(_));

@@ -54,6 +54,31 @@ impl YamlDocument {
         self.nearest(path).map_or(self.start, |(name, _)| name)
     }
 
+    /// Each item of the field `items` as a document of its own; `None` where that is no list.
+    pub(crate) fn items(&self) -> Option<Vec<Self>> {
+        let items = self.value.get("items")?.as_array()?.iter();
+        let item = |(number, value): (usize, &Value)| {
+            let path = format!("items[{number}]");
+            let below = |path_in_list: &str| {
+                let below = path_in_list.strip_prefix(&path)?.strip_prefix('.')?;
+                Some(below.to_owned())
+            };
+            let places = self.places.iter();
+            let padded = self.padded.iter();
+            Self {
+                value: value.clone(),
+                start: self.place(&path),
+                places: places
+                    .filter_map(|(path, at)| Some((below(path)?, *at)))
+                    .collect(),
+                padded: padded
+                    .filter_map(|(path, text)| Some((below(path)?, text.clone())))
+                    .collect(),
+            }
+        };
+        Some(items.enumerate().map(item).collect())
+    }
+
     fn nearest(&self, path: &str) -> Option<(LineColumn, LineColumn)> {
         let mut path = path;
         loop {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use streampress_codec::hybrid::{self, frame};
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::CodecEffort;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::args::RoleArgs;
 use super::role::{ProcessOptions, RoleCommand, role_threads, shutdown_on_signal, warn_of_memory};
@@ -17,7 +17,12 @@ use crate::telemetry::memory_limit;
 fn note_largest_block() {
     if let Some(limit) = memory_limit::limit() {
         let largest = memory_limit::largest_block(limit);
-        if largest < frame::MAX_BLOCK_BYTES as u64 {
+        if largest == 0 {
+            warn!(
+                limit_bytes = limit,
+                "The memory limit holds not even one small block: the kernel may end the process. Give it more memory."
+            );
+        } else if largest < frame::MAX_BLOCK_BYTES as u64 {
             info!(
                 limit_bytes = limit,
                 largest_block_bytes = largest,

@@ -279,7 +279,7 @@ pub(crate) fn render_stored(
     let folder = inner.folder();
     if !folder.exists() {
         bail!(
-            "there is nothing to report in {}: no file of {title} has been restored yet, or the data is in another folder (--data)",
+            "there is nothing to report in {}: no file of {title} has been restored yet, its rows were removed, or the data is in another folder (--data)",
             folder.display()
         );
     }

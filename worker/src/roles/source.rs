@@ -87,6 +87,10 @@ impl SourceFilter {
                 let remedy = format!("add {kind} to source.formats");
                 (format!("its kind is {kind}"), remedy)
             }
+            None if self.takes_kind(&format!("name{base}")) => (
+                "its name is an ending alone".to_owned(),
+                "put a name in front of it".to_owned(),
+            ),
             None => {
                 let mut endings = [".json", ".ndjson", ".jsonl", ".csv", ".txt", ".log"].to_vec();
                 endings.retain(|ending| self.takes_kind(&format!("name{ending}")));

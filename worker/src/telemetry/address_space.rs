@@ -17,6 +17,9 @@ const STACK_BYTES: u64 = 128 << 20;
 /// Of a command without an async runtime: its threads share what is left where a heap of their own does not fit.
 const PLAIN_BYTES: u64 = 24 << 20;
 
+/// What a program has in use at its start differs from start to start, by less than this.
+const START_SPREAD_BYTES: u64 = 4 << 20;
+
 /// The seed format's encoder of LZMA takes so much whatever the file (94 MiB at preset 6), and its copies of the file so many
 /// times its size.
 const SEED_BYTES: u64 = 128 << 20;
@@ -44,7 +47,7 @@ pub(crate) struct AddressSpace {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this process may take {} KiB of address space (ulimit -v), and one block of {block_bytes} bytes in progress needs {}: set 'ulimit -v {}' or unlimited, or use smaller blocks",
-    limit.div_ceil(1024), needed.div_ceil(1024), needed.div_ceil(1024)
+    limit.div_ceil(1024), needed.div_ceil(1024), advised_kib(*needed)
 )]
 pub(crate) struct LowAddressSpace {
     limit: u64,
@@ -102,18 +105,19 @@ impl AddressSpace {
     /// The limit in KiB with which a file of so many bytes can be packed into the seed format, which has no blocks.
     pub(crate) fn enough_kib_for_seed(self, raw_bytes: u64) -> u64 {
         let file = raw_bytes.saturating_mul(SEED_SHARE);
-        (self.used + PLAIN_BYTES + SEED_BYTES)
-            .saturating_add(file)
-            .div_ceil(1024)
+        advised_kib((self.used + PLAIN_BYTES + SEED_BYTES).saturating_add(file))
     }
 
     /// The limit in KiB with which a block of so many bytes can be unpacked.
     pub(crate) fn enough_kib_for(self, block_bytes: u64) -> u64 {
         let block = block_bytes.saturating_mul(memory_limit::share(CodecEffort::Balanced));
-        (self.used + PLAIN_BYTES)
-            .saturating_add(block)
-            .div_ceil(1024)
+        advised_kib((self.used + PLAIN_BYTES).saturating_add(block))
     }
+}
+
+/// The limit in KiB that holds so many bytes at the next start too.
+fn advised_kib(needed: u64) -> u64 {
+    needed.saturating_add(START_SPREAD_BYTES).div_ceil(1024)
 }
 
 /// The limit, from the text of `/proc/self/limits`; `None` where it is unlimited.
@@ -154,7 +158,10 @@ mod tests {
         let low = threads(40 + 24 + 31, one_file).expect_err("no block fits");
         let said = low.to_string();
         assert!(said.contains("may take 97280 KiB"), "{said}");
-        assert!(said.contains("set 'ulimit -v 98304'"), "{said}");
+        assert!(
+            said.contains("needs 98304: set 'ulimit -v 102400'"),
+            "{said}"
+        );
         let roles = MemoryUse::Roles { runtime_threads: 2 };
         assert_eq!(threads(40 + 16 * 64 + 128 + 32, roles), Ok(1));
         assert!(threads(40 + 16 * 64 + 128 + 31, roles).is_err());

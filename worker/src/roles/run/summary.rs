@@ -194,7 +194,7 @@ impl Run {
             bytes_compressed: progress.bytes_packed,
             seconds: started.elapsed().as_secs_f64(),
             // Whether a page in a bucket exists would take another request.
-            report: report.filter(|page| page.starts_with("s3:") || page.exists()),
+            report: report.filter(|page| page.starts_with("s3:") || page.is_file()),
             output: self.output()?,
             interrupted: !is_done,
             failures: self.failures(progress.failed).await,

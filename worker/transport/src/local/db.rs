@@ -1,7 +1,7 @@
 //! Opens the one database of a data folder: its settings, its schema, and the checks that it is ours.
 //! Knows what the tables look like, not what they mean.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -140,6 +140,12 @@ pub(super) fn empty_log(conn: &mut Connection) -> rusqlite::Result<()> {
     let emptied = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     wait_for_others(conn)?;
     emptied
+}
+
+/// Whether the write-ahead log takes any space.
+pub(super) fn has_log(conn: &Connection) -> bool {
+    let log = conn.path().map(|path| format!("{path}-wal"));
+    log.is_none_or(|log| fs::metadata(log).is_ok_and(|log| log.len() > 0))
 }
 
 /// How many pages of the write-ahead log make SQLite move them into the database.

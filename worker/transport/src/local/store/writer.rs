@@ -140,7 +140,10 @@ impl Writer {
         if self.has_log && self.last_change.elapsed() >= IDLE {
             // A process that uses the database at this moment leaves some of it: then the next change is followed by a try.
             self.has_log = false;
-            let _ = db::empty_log(&mut self.conn);
+            // Emptying it looks like a change to the other processes: each would follow the other's for ever.
+            if db::has_log(&self.conn) {
+                let _ = db::empty_log(&mut self.conn);
+            }
         }
     }
 
