@@ -2,11 +2,22 @@
 //! Nothing else in this crate asks for them, so that a simulation can replace them here. Durations are measured with
 //! `tokio::time::Instant`, which follows tokio's paused clock. Random numbers are of `fastrand`, which a simulation seeds.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Two changes of a file within this time may leave the same times: file systems' clocks tick between every few
 /// milliseconds and, on FAT, every two seconds.
 pub(crate) const CLOCK_TICK: Duration = Duration::from_secs(2);
+
+/// Sets the flag when it is dropped: blocking work whose future is dropped ends.
+pub(crate) struct SetOnDrop(pub(crate) Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// The wall-clock time.
 pub(crate) fn now() -> SystemTime {

@@ -2,8 +2,10 @@
 //! several documents, and lists of them as `kubectl get -o yaml` writes; those of other kinds are ignored with a notice.
 //!
 //! - `yaml`: reads YAML with the position of every value.
+//! - `field_path`: paths of fields.
 //! - `structure`: checks a document against the schema in `schema.json`; `pod_template` does so for pod templates.
 
+mod field_path;
 mod pod_template;
 pub(crate) mod structure;
 pub(crate) mod yaml;

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::structure::join;
+use super::field_path::join;
 
 /// The type of a field.
 #[derive(Debug, Deserialize)]

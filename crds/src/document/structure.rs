@@ -9,6 +9,7 @@ use regex_lite::Regex;
 use serde_json::{Map, Value};
 
 use crate::api::patterns;
+use crate::document::field_path::join;
 use crate::document::pod_template;
 use crate::invalid::{Invalid, shorten};
 use crate::limits;
@@ -36,14 +37,6 @@ fn schema() -> &'static Value {
     SCHEMA.get_or_init(|| {
         serde_json::from_str(include_str!("schema.json")).expect("crdgen writes JSON")
     })
-}
-
-/// The path of a field below another.
-pub(crate) fn join(path: &str, name: &str) -> String {
-    match path {
-        "" => name.to_owned(),
-        _ => format!("{path}.{name}"),
-    }
 }
 
 /// The name that is most similar to one that is not among them; nothing where none is similar.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 use serde_json::{Map, Number, Value};
 
-use crate::document::structure::join;
+use crate::document::field_path::join;
 use crate::invalid::shorten;
 
 /// The most bytes of a file: etcd takes no larger object either.

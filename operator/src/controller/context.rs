@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use parking_lot::Mutex;
 use streampress_crds::api::status::Phase;
 use streampress_crds::{CompressionPipeline, CompressionPipelineStatus};
@@ -12,7 +13,6 @@ use streampress_transport::EmptyQueues;
 use tokio::time::Instant;
 
 use super::retention_spec;
-use super::status_writer::{STATUS_INTERVAL, former};
 use crate::apply::applier::Applier;
 use crate::apply::events::EventPublisher;
 use crate::decide::drain::{Drain, DrainFacts, drain};
@@ -26,6 +26,8 @@ use crate::state::pipeline::WatchedPipeline;
 use crate::transport::TransportState;
 use crate::transport::manager::{TransportManager, TransportSnapshot};
 
+/// The shortest time between two writes of one pipeline's status, whatever happens meanwhile.
+pub(super) const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// Everything that reconciling needs.
 pub(crate) struct Context {
     /// Writes.
@@ -78,6 +80,29 @@ impl Context {
     ) -> T {
         let mut memos = self.memos.lock();
         change(memos.entry(pipeline.uid().to_owned()).or_default())
+    }
+
+    /// The status that was written last, and when by this process.
+    pub(super) fn former(
+        &self,
+        pipeline: &WatchedPipeline,
+    ) -> (CompressionPipelineStatus, Option<Instant>) {
+        let version = number(pipeline.resource_version());
+        let (unseen, at) = self.memo(pipeline, |memo| match &mut memo.written {
+            // The watch has not brought our last write yet.
+            Some(written) if written.version > version => {
+                (written.status.clone(), Some(written.at))
+            }
+            Some(written) => {
+                written.status = None;
+                (None, Some(written.at))
+            }
+            None => (None, None),
+        });
+        (
+            unseen.map_or_else(|| pipeline.status(), |status| *status),
+            at,
+        )
     }
 
     /// Counts failures in a row. A pipeline that is gone in the meantime is not remembered again.
@@ -151,7 +176,7 @@ impl Context {
         transport: &TransportSnapshot,
         concluded: u64,
     ) -> (RetentionReport, Option<Duration>) {
-        let (written, _) = former(watched, self);
+        let (written, _) = self.former(watched);
         let now = Timestamp::now();
         let (waiting_since, is_pending) = self.memo(watched, |memo| {
             let resumed = || WaitingHistory::resumed(&written);
@@ -173,4 +198,11 @@ impl Context {
         let report = retention::report(&facts, &former, now);
         (report, is_pending.then_some(STATUS_INTERVAL))
     }
+}
+
+/// A resource version as a number, to be compared; 0 where there is none.
+pub(super) fn number(version: Option<String>) -> u64 {
+    version
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
 }

@@ -33,7 +33,8 @@ use crate::transport::problem::{Problem, Retry};
 use crate::transport::{TransportPlan, TransportState};
 
 pub(crate) use context::Context;
-use status_writer::{STATUS_INTERVAL, former, write_status};
+use context::STATUS_INTERVAL;
+use status_writer::write_status;
 
 /// How long one reconcile may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -213,7 +214,7 @@ fn transport_plan(
     context: &Context,
 ) -> TransportPlan {
     let pipeline = checked.pipeline();
-    let (written, _) = former(watched, context);
+    let (written, _) = context.former(watched);
     TransportPlan {
         retention: retention::plan(retention_spec(pipeline), &written),
         ..TransportPlan::of(pipeline, checked.resolved())
@@ -242,7 +243,7 @@ fn drain_after(drain: Drain) -> Option<Duration> {
 
 /// The totals of the last status.
 fn said(watched: &WatchedPipeline, context: &Context) -> ProgressStatus {
-    let (written, _) = former(watched, context);
+    let (written, _) = context.former(watched);
     written.progress.unwrap_or_default()
 }
 

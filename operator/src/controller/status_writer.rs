@@ -8,14 +8,12 @@ use kube::ResourceExt;
 use streampress_crds::CompressionPipelineStatus;
 use tokio::time::Instant;
 
-use super::context::WrittenStatus;
+use super::context::{STATUS_INTERVAL, WrittenStatus, number};
 use super::{Context, ReconcileError};
 use crate::decide::status::{PipelineObservation, status};
 use crate::state::pipeline::WatchedPipeline;
 use crate::transport::TransportState;
 
-/// The shortest time between two writes of one pipeline's status, whatever happens meanwhile.
-pub(super) const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// The first status of a new pipeline waits so long for queues and stream, so that it has more to report than their creation.
 const FIRST_STATUS_DELAY: Duration = Duration::from_secs(1);
 
@@ -26,7 +24,7 @@ pub(super) async fn write_status(
     seen: PipelineObservation,
     context: &Context,
 ) -> Result<Option<Duration>, ReconcileError> {
-    let (former, written_at) = former(pipeline, context);
+    let (former, written_at) = context.former(pipeline);
     let mut new = status(&seen, &former, Time(Timestamp::now()));
     if !seen.invalid.is_empty() || seen.deleting.is_some() {
         // These were not observed.
@@ -81,31 +79,4 @@ pub(super) async fn write_status(
         });
     });
     Ok(None)
-}
-
-/// The status that was written last, and when by this process.
-pub(super) fn former(
-    pipeline: &WatchedPipeline,
-    context: &Context,
-) -> (CompressionPipelineStatus, Option<Instant>) {
-    let version = number(pipeline.resource_version());
-    let (unseen, at) = context.memo(pipeline, |memo| match &mut memo.written {
-        // The watch has not brought our last write yet.
-        Some(written) if written.version > version => (written.status.clone(), Some(written.at)),
-        Some(written) => {
-            written.status = None;
-            (None, Some(written.at))
-        }
-        None => (None, None),
-    });
-    (
-        unseen.map_or_else(|| pipeline.status(), |status| *status),
-        at,
-    )
-}
-
-fn number(version: Option<String>) -> u64 {
-    version
-        .and_then(|version| version.parse().ok())
-        .unwrap_or(0)
 }

@@ -14,6 +14,8 @@ mod source;
 mod source_lines;
 mod sqlite;
 mod sqlite_sources;
+mod sqlite_values;
+mod sqlite_versions;
 #[cfg(test)]
 mod tests;
 

@@ -1,14 +1,16 @@
 //! The journal as tables of the embedded transport's database, written in the same transactions as its queues.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
-use rusqlite::{OptionalExtension, Row, ToSql, params};
+use rusqlite::{OptionalExtension, ToSql, params};
 use streampress_transport::local::{Database, DatabaseStep, Local, Migrations};
-use streampress_transport::{DeadLetterReason, Failure, TransportResult};
+use streampress_transport::{Failure, TransportResult};
 
 use crate::message::Digest;
 
+use super::sqlite_values::{failure_in, nanos, to_i64};
+use super::sqlite_versions::settle_versions;
 use super::{
     CheckedFile, FileJournal, FileStatus, JournalFile, JournalProgress, OpenFile, SourceJournal,
     SourceReceipt, SourceRecord, sqlite_sources,
@@ -226,61 +228,10 @@ fn mark_in(
     Ok(())
 }
 
-/// Keeps how far the file is, before the same content is announced again.
-pub(super) fn keep_earlier(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
-    step.prepare_cached(
-        "INSERT INTO earlier(file_id, compressed_at, packed_bytes, restored_at)
-           SELECT file_id, compressed_at, packed_bytes, restored_at FROM files
-           WHERE file_id = ?1 AND (compressed_at IS NOT NULL OR restored_at IS NOT NULL)
-         ON CONFLICT(file_id) DO UPDATE SET compressed_at = excluded.compressed_at, packed_bytes = excluded.packed_bytes,
-           restored_at = coalesce(excluded.restored_at, restored_at)",
-    )?
-    .execute([file_id])?;
-    Ok(())
-}
-
 /// The failed files. They are found by the index of the files that are not done: a report asks often, and a folder may have
 /// millions that are.
 const FAILED: &str =
     "FROM files WHERE restored_at IS NULL AND superseded_at IS NULL AND failed_at IS NOT NULL";
-
-/// What the end of a file means for the versions of its name.
-pub(super) fn settle_versions(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
-    supersede_replaced(step, file_id)?;
-    take_back_to_earlier(step, file_id)
-}
-
-/// Superseded files of this one's name that were packed or restored by an earlier announcement of the same content stay so.
-/// Not the last that was announced under the name: that one is not at the destination.
-fn take_back_to_earlier(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
-    step.prepare_cached(
-        "UPDATE files SET superseded_at = iif(e.restored_at IS NULL, files.superseded_at, NULL), restored_at = e.restored_at,
-           compressed_at = coalesce(files.compressed_at, e.compressed_at),
-           packed_bytes = iif(files.compressed_at IS NULL, e.packed_bytes, files.packed_bytes)
-         FROM earlier e
-         WHERE files.name = (SELECT nullif(name, '') FROM files WHERE file_id = ?1) AND e.file_id = files.file_id
-           AND files.superseded_at IS NOT NULL AND files.restored_at IS NULL
-           AND EXISTS(SELECT 1 FROM files o WHERE o.name = files.name AND o.announced_at > files.announced_at)",
-    )?
-    .execute([file_id])?;
-    Ok(())
-}
-
-/// Whether a version of the name of the file `f` is restored that was announced later. What was announced last from its location
-/// is never replaced so: the other file came from another location.
-pub(super) const IS_REPLACED: &str = "f.name <> ''
-  AND EXISTS(SELECT 1 FROM files o WHERE o.name = f.name AND o.restored_at IS NOT NULL AND o.announced_at > f.announced_at)
-  AND NOT EXISTS(SELECT 1 FROM sources s WHERE s.file_id = f.file_id)";
-
-/// A failed version is superseded once it is replaced: nothing more is expected of it.
-fn supersede_replaced(step: &DatabaseStep<'_>, file_id: &str) -> rusqlite::Result<()> {
-    step.prepare_cached(&format!(
-        "UPDATE files AS f SET superseded_at = ?2, failed_at = NULL, reason = NULL
-         WHERE f.name = (SELECT name FROM files WHERE file_id = ?1) AND f.failed_at IS NOT NULL AND {IS_REPLACED}"
-    ))?
-    .execute(params![file_id, step.now_millis()])?;
-    Ok(())
-}
 
 #[async_trait]
 impl SourceJournal for SqliteJournal {
@@ -651,29 +602,5 @@ impl FileJournal for SqliteJournal {
     }
 }
 
-/// A recorded failure, from a column. Another version of this program may know other reasons; its text stays whole.
-pub(super) fn failure_in(row: &Row<'_>, column: usize) -> rusqlite::Result<Failure> {
-    let text: Option<String> = row.get(column)?;
-    let text = text.unwrap_or_default();
-    let known = text.split_once(": ").and_then(|(reason, detail)| {
-        let reason = reason.parse().ok()?;
-        Some(Failure::new(reason, detail))
-    });
-    Ok(known.unwrap_or_else(|| Failure::new(DeadLetterReason::GaveUp, text)))
-}
-
 const PROGRESS: &str = "SELECT announced, compressed, restored, superseded, failed,
   bytes_announced, bytes_raw, bytes_packed, bytes_restored FROM totals";
-
-pub(super) fn to_i64(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Nanoseconds since 1970, before it negative.
-fn nanos(time: SystemTime) -> i64 {
-    let signed = |d: Duration| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX);
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => signed(after),
-        Err(before) => -signed(before.duration()),
-    }
-}

@@ -5,7 +5,8 @@ use rusqlite::{OptionalExtension, Row, params};
 use streampress_transport::TransportResult;
 use streampress_transport::local::{Database, DatabaseStep, Migrations};
 
-use super::sqlite::{IS_REPLACED, failure_in, keep_earlier, settle_versions, to_i64};
+use super::sqlite_values::{failure_in, to_i64};
+use super::sqlite_versions::{IS_REPLACED, keep_earlier, settle_versions};
 use super::{OpenFile, SourceReceipt, SourceRecord, SourceState};
 
 /// The sources' table, a module of its own: other parts of the journal have versions of their own.

@@ -22,15 +22,15 @@ use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOuta
 use crate::journal::{FileJournal, SourceState};
 use crate::message::record::RecordOwner;
 use crate::message::{
-    Announcement, BundlePlace, DESCRIBED_VERSION, DeadLetterReason, DescribedContent,
-    DescribedFile, Digest, FileRef, LegacyAnnouncement, MISSING_VERSION, Manifest, Message,
-    Records, Share, StageNumbers, VERSION,
+    Announcement, DESCRIBED_VERSION, DeadLetterReason, DescribedContent, DescribedFile, Digest,
+    FileRef, LegacyAnnouncement, MISSING_VERSION, Manifest, Message, VERSION,
 };
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow};
 use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
 use crate::roles::bundler::{self, BlockPacker, Bundler, Member, MemberReading};
 use crate::roles::copies::find_put_aside;
+use crate::roles::packed_source::PackedSource;
 use crate::roles::probe;
 use crate::roles::record_writer::RecordWriter;
 use crate::roles::source::{
@@ -470,7 +470,7 @@ impl Compressor {
             file: Box::new(described.clone()),
         };
         let cancel = Arc::new(AtomicBool::new(false));
-        let _cancel_when_dropped = SetOnDrop(cancel.clone());
+        let _cancel_when_dropped = runtime::SetOnDrop(cancel.clone());
         let (frames, packed) = mpsc::channel::<Bytes>(4);
         // Packed bytes stay in memory until the stream has them, so a large file keeps its threads until then.
         let (until_packed, _until_appended) = match is_small_source(file, self.block_bytes()) {
@@ -585,61 +585,6 @@ fn pack_error(file: &FileRef, error: streampress_codec::CodecError) -> HandlerEr
     }
 }
 
-/// A packed file, as its manifest describes it.
-#[derive(Debug, Clone)]
-pub(crate) struct PackedSource {
-    pub(crate) records: Records,
-    pub(crate) bundle: Option<BundlePlace>,
-    pub(crate) packed_bytes: u64,
-    pub(crate) stages: Vec<StageNumbers>,
-    pub(crate) shares: Vec<Share>,
-}
-
-impl PackedSource {
-    /// What a manifest says of a file that is gone.
-    fn without_records() -> Self {
-        Self {
-            records: Records::Inline(Vec::new()),
-            bundle: None,
-            packed_bytes: 0,
-            stages: Vec::new(),
-            shares: Vec::new(),
-        }
-    }
-
-    /// A file that has its records for itself.
-    pub(crate) fn alone(records: Records, summary: &hybrid::Summary) -> Self {
-        let seconds = summary.wall_time.as_secs_f64();
-        Self {
-            records,
-            bundle: None,
-            packed_bytes: summary.packed_bytes,
-            stages: vec![pack_stage(summary.raw_bytes, summary.packed_bytes, seconds)],
-            shares: shares(summary),
-        }
-    }
-}
-
-/// The figures of the one stage of packing.
-pub(crate) fn pack_stage(bytes_in: u64, bytes_out: u64, seconds: f64) -> StageNumbers {
-    StageNumbers {
-        name: "Step 01 pack".to_owned(),
-        bytes_in,
-        bytes_out,
-        seconds,
-    }
-}
-
-/// How many packed bytes each transform and codec made.
-pub(crate) fn shares(summary: &hybrid::Summary) -> Vec<Share> {
-    let shares = summary.shares.iter();
-    let share = shares.map(|((transform, codec), share)| Share {
-        label: format!("{} · {}", transform.name(), codec.name()),
-        bytes: share.packed_bytes,
-    });
-    share.collect()
-}
-
 /// The file as its records describe it.
 fn described(announcement: &Announcement, context: MessageContext<'_>) -> DescribedFile {
     DescribedFile {
@@ -655,13 +600,4 @@ fn described(announcement: &Announcement, context: MessageContext<'_>) -> Descri
 fn attempt_id(context: MessageContext<'_>) -> String {
     let attempt = format!("{}/{}", context.slot.attempt(), context.delivery.message_id);
     Digest::of(attempt.as_bytes()).as_str()[..32].to_owned()
-}
-
-/// Sets the flag when it is dropped.
-pub(crate) struct SetOnDrop(pub(crate) Arc<AtomicBool>);
-
-impl Drop for SetOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

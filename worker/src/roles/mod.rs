@@ -3,7 +3,7 @@
 //! - [`generate`], [`scan`], [`announce`]: bring files into the pipeline. [`source`]: renames or deletes source files.
 //!   [`source_links`]: which links are left out then.
 //! - [`compress`], [`decompress`]: the work of the two consumers. [`record_writer`]: cuts packed bytes into records.
-//!   [`records`]: fetches and checks them. [`record_faults`]: which of their faults are tried again.
+//!   [`packed_source`]: a packed file before it has a manifest. [`records`]: fetches and checks records. [`record_faults`]: which of their faults are tried again.
 //! - [`bundler`]: packs several small files into one block. [`bundle_cache`]: keeps it unpacked for its files.
 //! - [`receipts`]: what became of each file. [`replies`]: the same for `submit --wait`.
 //! - [`unconfirmed`]: announces again what is lost. [`redrive`]: sends dead letters again. [`recover`]: makes lost manifests anew
@@ -23,6 +23,7 @@ pub mod decompress;
 pub(crate) mod earlier_state;
 pub(crate) mod generate;
 pub(crate) mod outage_report;
+pub(crate) mod packed_source;
 pub(crate) mod probe;
 pub mod receipts;
 pub(crate) mod record_faults;

@@ -28,9 +28,9 @@ use crate::consume::{HandlerError, ServiceOutage, ThreadBudget};
 use crate::message::record::RecordOwner;
 use crate::message::trace_context::TraceContext;
 use crate::message::{BundlePlace, DescribedContent, DescribedFile, Digest, Records, Share};
-use crate::roles::compress::{PackedSource, SetOnDrop, pack_stage, shares};
+use crate::roles::packed_source::{PackedSource, pack_stage, shares};
 use crate::roles::record_writer::RecordWriter;
-use crate::runtime::blocking;
+use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Meter;
 
 /// Files of one bundle.
@@ -364,7 +364,7 @@ impl BlockPacker {
             .first()
             .map_or_else(String::new, |it| it.attempt.clone());
         let cancel = Arc::new(AtomicBool::new(false));
-        let _cancel_when_dropped = SetOnDrop(cancel.clone());
+        let _cancel_when_dropped = runtime::SetOnDrop(cancel.clone());
         let (options, version, plans) = (self.options, self.version, self.plans.clone());
         let (packed, places) = blocking(move || {
             let _thread = thread;

@@ -1,13 +1,13 @@
 //! What became of the files that were restored before.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use streampress_transport::FileName;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::source::RETRY_AFTER;
 use super::{Run, RunObserver};
 use crate::destination::Destination;
 use crate::journal::{SourceRecord, SourceState};
@@ -17,6 +17,8 @@ use crate::roles::restored::RestoredCopies;
 use crate::runtime::blocking;
 use crate::telemetry::plain_log::printable;
 
+/// Between two tries of what failed because a disk or a service is down.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// So many files that differ are compared with what the stream has.
 const MOST_COMPARED: usize = 10;
 

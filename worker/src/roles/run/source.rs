@@ -13,14 +13,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::compare::Again;
+use super::compare::{Again, RETRY_AFTER};
 use super::{Run, RunObserver, RunOptions};
 use crate::config::BadConfiguration;
 use crate::journal::RECOVERED;
 use crate::roles::scan::{ScanResult, Scanner};
-
-/// Between two tries of what failed because a disk or a service is down.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Where the files of a run come from.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ mod cursor;
 mod limits;
 mod overread_budget;
 mod placement;
+mod put_counts;
 mod put_task;
 mod rate_limit;
 mod read_ahead;
@@ -14,6 +15,7 @@ mod scan;
 mod shard_calls;
 mod shard_reader;
 mod shards;
+mod waiting_record;
 mod writer;
 
 use std::fmt;

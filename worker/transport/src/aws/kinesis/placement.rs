@@ -5,16 +5,13 @@
 
 use std::collections::HashMap;
 
-use md5::{Digest, Md5};
 use tokio::time::{Duration, Instant};
 
 use super::limits::{REQUEST_BYTES, REQUEST_RECORDS};
 use super::rate_limit::RateLimit;
 use super::shards::{OpenShard, Shards};
-use super::writer::Item;
+use super::waiting_record::WaitingRecord;
 
-/// A partition key for records that may lie anywhere; the hash key decides.
-pub(super) const ANY_KEY: &str = "-";
 /// How far into the waiting records to look for some whose shard has capacity.
 const LOOK_AHEAD: usize = 4096;
 /// The end of a run: a few times what one receive brings.
@@ -90,7 +87,7 @@ impl Placement {
     /// Chooses from the waiting records; the rate limits are not touched yet.
     pub(super) fn choose<'a>(
         &mut self,
-        waiting: impl Iterator<Item = &'a Item>,
+        waiting: impl Iterator<Item = &'a WaitingRecord>,
         now: Instant,
     ) -> PutSelection {
         let mut trial: Vec<RateLimit> = Vec::with_capacity(self.shards.open.len());
@@ -191,7 +188,7 @@ impl Placement {
 fn next_shard(
     limits: &mut [RateLimit],
     run: Option<&ShardRun>,
-    item: &Item,
+    item: &WaitingRecord,
     now: Instant,
 ) -> Option<(usize, f64)> {
     if let Some(run) = run.filter(|run| item.single && !run.is_full())
@@ -206,20 +203,4 @@ fn next_shard(
     let (shard, _) = waits.min_by(|a, b| a.1.total_cmp(&b.1))?;
     let for_a_run = item.single && now < item.since + WAIT_FOR_A_RUN;
     Some((shard, if for_a_run { FREE_FOR_A_RUN } else { 0.0 }))
-}
-
-/// How Kinesis hashes a partition key.
-pub(super) fn hash(key: &str) -> u128 {
-    u128::from_be_bytes(Md5::digest(key.as_bytes()).into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_hashed_as_kinesis_does() {
-        // From AWS's documentation: MD5 as a number, the first byte being the highest.
-        assert_eq!(hash("a"), 0x0cc1_75b9_c0f1_b6a8_31c3_99e2_6977_2661);
-    }
 }

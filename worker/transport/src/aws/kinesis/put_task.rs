@@ -16,9 +16,10 @@ use tokio::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use super::limits::{REQUEST_BYTES, REQUEST_RECORDS};
-use super::placement::{ANY_KEY, Placement, PutSelection};
+use super::placement::{Placement, PutSelection};
+use super::put_counts::PutCounts;
 use super::shards::Shards;
-use super::writer::{Item, PutCounts};
+use super::waiting_record::{ANY_KEY, WaitingRecord};
 use crate::aws::ServiceError;
 use crate::{Backoff, Position, Sequence, TransportResult};
 
@@ -41,13 +42,13 @@ pub(super) struct PutTask {
     placement: Placement,
     listed_at: Instant,
     stale_shards: bool,
-    waiting: VecDeque<Item>,
+    waiting: VecDeque<WaitingRecord>,
     counts: Arc<PutCounts>,
 }
 
 /// A record of a request.
 struct Addressed {
-    item: Item,
+    item: WaitingRecord,
     /// The shard that it was meant for, by its id.
     shard: Option<String>,
     explicit_hash: Option<u128>,
@@ -78,7 +79,7 @@ impl PutTask {
     }
 
     /// Runs until the last sender is dropped and all records are answered.
-    pub(super) async fn run(mut self, mut items: mpsc::UnboundedReceiver<Item>) {
+    pub(super) async fn run(mut self, mut items: mpsc::UnboundedReceiver<WaitingRecord>) {
         let mut under_way: JoinSet<Concluded> = JoinSet::new();
         // The shards are only a guess: nothing waits for the call that lists them.
         let mut listing: JoinSet<TransportResult<Shards>> = JoinSet::new();
@@ -127,7 +128,7 @@ impl PutTask {
                 let chosen = choice.chosen.iter();
                 chosen.filter_map(|(index, _)| self.waiting.get(*index))
             };
-            let bytes: usize = items().map(Item::weight).sum();
+            let bytes: usize = items().map(WaitingRecord::weight).sum();
             let full = choice.chosen.len() >= REQUEST_RECORDS || bytes >= REQUEST_BYTES * 3 / 4;
             let ripe_at = items().map(|item| item.since + LINGER).min();
             let Some(ripe_at) = ripe_at else {
@@ -247,7 +248,7 @@ impl PutTask {
         }
     }
 
-    fn retry(&mut self, mut item: Item, error: ServiceError) {
+    fn retry(&mut self, mut item: WaitingRecord, error: ServiceError) {
         let hopeless = error.is_refusal()
             || error.is_absent()
             || error.is_denied()

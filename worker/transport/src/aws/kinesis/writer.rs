@@ -3,80 +3,24 @@
 use std::sync::Arc;
 
 use aws_sdk_kinesis::Client;
-use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::placement::{ANY_KEY, hash};
+use super::put_counts::PutCounts;
 use super::put_task::PutTask;
 use super::shards::Shards;
-use crate::{Position, Record, StreamCounts, TransportError, TransportResult};
+use super::waiting_record::{WaitingRecord, hash};
+use crate::{Position, Record, TransportError, TransportResult};
 
 /// Bytes that wait or are under way; a caller with more waits.
 const BUDGET_BYTES: usize = 16 << 20;
 
-/// What was put so far. A record moves from one count to another in one step, so that the sum holds at any time.
-#[derive(Debug, Default)]
-pub(super) struct PutCounts(Mutex<StreamCounts>);
-
-impl PutCounts {
-    /// As of one moment.
-    pub(super) fn so_far(&self) -> StreamCounts {
-        *self.0.lock()
-    }
-
-    /// So many records are in a request.
-    pub(super) fn sent(&self, records: usize) {
-        let mut counts = self.0.lock();
-        counts.sent += records as u64;
-        counts.under_way += records as u64;
-    }
-
-    /// One record of a request was answered.
-    pub(super) fn answered(&self, outcome: impl FnOnce(&mut StreamCounts)) {
-        let mut counts = self.0.lock();
-        counts.under_way -= 1;
-        outcome(&mut counts);
-    }
-
-    /// One record was refused for its shard's rate.
-    pub(super) fn throttled(&self) {
-        self.0.lock().throttled += 1;
-    }
-}
-
 /// Access to the task.
 #[derive(Debug, Clone)]
 pub(super) struct StreamWriter {
-    items: mpsc::UnboundedSender<Item>,
+    items: mpsc::UnboundedSender<WaitingRecord>,
     budget: Arc<Semaphore>,
     pub(super) counts: Arc<PutCounts>,
-}
-
-/// A record that waits to be put.
-#[derive(Debug)]
-pub(super) struct Item {
-    pub(super) key: String,
-    pub(super) data: Bytes,
-    /// Of its key; a record without one may lie anywhere.
-    pub(super) hash: Option<u128>,
-    /// A file's only record, as far as known.
-    pub(super) single: bool,
-    pub(super) since: Instant,
-    pub(super) not_before: Instant,
-    pub(super) failures: u32,
-    /// Sent by itself, after a request that held it was refused as a whole.
-    pub(super) alone: bool,
-    pub(super) answer: oneshot::Sender<TransportResult<Position>>,
-    _budget: OwnedSemaphorePermit,
-}
-
-impl Item {
-    /// The bytes that Kinesis counts.
-    pub(super) fn weight(&self) -> usize {
-        self.data.len() + self.key.len().max(ANY_KEY.len())
-    }
 }
 
 impl StreamWriter {
@@ -116,7 +60,7 @@ impl StreamWriter {
             let budget = budget.map_err(|_| stopped())?;
             let (answer, answered) = oneshot::channel();
             let now = Instant::now();
-            let item = Item {
+            let item = WaitingRecord {
                 hash: (!record.key.is_empty()).then(|| hash(&record.key)),
                 single,
                 key: record.key,
