@@ -270,6 +270,7 @@ async fn consumer(
                 bundler: pipeline.bundles.then(|| Bundler::new(1 << 20)),
                 record_bytes: 400 * 1024,
                 on_compressed: OnCompressed::Keep,
+                spared: None,
                 on_restored: match &receipts {
                     Some(_) => OnRestored::Delete,
                     None => OnRestored::Keep,

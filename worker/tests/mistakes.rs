@@ -525,6 +525,14 @@ fn two_pipelines_of_one_name_are_refused_with_both_places() {
     folder.write("b.yaml", document("two"));
     let places = ["a.yaml: good", "b.yaml:3:18", "a.yaml:3:18"];
     says(&folder, &["validate", "a.yaml", "b.yaml"], 64, &places);
+    // A file that cannot be read hides no other mistake.
+    let args = ["validate", "missing.yaml", "both.yaml", "b.yaml"];
+    let places = [
+        "missing.yaml: cannot be read",
+        "both.yaml:8:18",
+        "b.yaml: good",
+    ];
+    says(&folder, &args, 64, &places);
     folder.write("c.yaml", document("two, namespace: other"));
     says(
         &folder,

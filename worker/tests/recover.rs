@@ -103,6 +103,7 @@ fn a_damaged_database_is_named_with_its_damage_and_the_remedy_works() {
     let pages = ["messages", "files", "sources_file"].map(page_of);
     drop(database);
     let whole = fs::read(&path).expect("readable");
+    let page = fs::read(folder.path("data/reports/results.html")).expect("a page");
     for (at, what) in [(0, "is not a database"), (100, "is damaged")]
         .into_iter()
         .chain(pages.map(|page| (page, "is damaged")))
@@ -121,6 +122,12 @@ fn a_damaged_database_is_named_with_its_damage_and_the_remedy_works() {
             "{said}"
         );
         assert!(!said.contains("sent"), "{said}");
+        // A page with false counts would take the place of the good one.
+        let report = folder.run(&role("report"));
+        assert_eq!(report.status.code(), Some(1), "{at}");
+        assert!(text(&report.stderr).contains(what), "{at}");
+        let kept = fs::read(folder.path("data/reports/results.html"));
+        assert_eq!(kept.expect("the page"), page, "{at}");
     }
     lose_database(&folder);
     fs::remove_dir_all(folder.path("data/out")).expect("removed");

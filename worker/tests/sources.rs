@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use streampress_transport::contract_tests::eventually_blocking;
 use support::{WorkFolder, text};
 
 const SUBMIT: [&str; 4] = ["-p", "pipeline.yaml", "--data", "data"];
@@ -334,20 +335,116 @@ fn submit_replaces_no_file_of_the_source() {
 }
 
 #[test]
-fn two_files_of_one_name_are_refused_before_anything_is_copied() {
+fn of_two_files_of_one_name_neither_is_submitted_and_others_are() {
     let folder = folder();
-    folder.write("a/x.csv", "from a");
-    folder.write("b/x.csv", "from b");
-    folder.write("c/y.csv", "from c");
-    let output = submit(&folder, &["c/y.csv", "a/x.csv", "b/x.csv"]);
-    assert_eq!(output.status.code(), Some(1));
+    folder.write("one/a.txt", "one");
+    folder.write("two/a.txt", "two");
+    folder.write("one/b.txt", "b");
+    let output = submit(&folder, &["one/a.txt", "one/b.txt", "two/a.txt"]);
     let said = text(&output.stderr);
-    assert!(said.contains("a/x.csv and b/x.csv"), "{said}");
-    assert!(folder.files("data/in").is_empty());
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for (path, other) in [("one/a.txt", "two/a.txt"), ("two/a.txt", "one/a.txt")] {
+        let why = format!("{path}: it would have the same name at the source as {other}");
+        assert!(said.contains(&why), "{said}");
+    }
+    let copied = folder.files("data/in");
+    assert_eq!(copied.keys().collect::<Vec<_>>(), ["b.txt"]);
     // One file named twice is one.
-    let output = submit(&folder, &["c/y.csv", "c/y.csv"]);
+    let output = submit(&folder, &["one/a.txt", "one/a.txt"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout).matches("announced").count(), 1);
+}
+
+#[test]
+fn source_and_destination_that_are_one_folder_by_a_link_are_refused_and_nothing_is_deleted() {
+    for (link, target) in [
+        ("data/out", "in"),
+        ("data/out", "in/sub"),
+        ("data/in", "out"),
+    ] {
+        let folder = WorkFolder::with_spec("  source: {onRestored: Delete, settleSeconds: 0}");
+        for real in ["in/sub", "out"] {
+            fs::create_dir_all(folder.path("data").join(real)).expect("made");
+        }
+        fs::remove_dir_all(folder.path(link)).expect("removed");
+        symlink(target, folder.path(link)).expect("a link");
+        folder.write("data/in/a.txt", "words");
+        for command in ["run", "compress", "decompress"] {
+            let output = folder.run(&[command, "pipeline.yaml", "--data", "data"]);
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+            assert!(said.contains("are one folder"), "{command}: {said}");
+        }
+        assert_eq!(text(&folder.files("data/in")["a.txt"]), "words");
+    }
+}
+
+#[test]
+fn a_link_to_nothing_at_the_destination_stays_and_is_named() {
+    let folder = folder();
+    folder.write("in/a.txt", "words");
+    folder.write("in/b.txt", "others");
+    fs::create_dir_all(folder.path("data/out")).expect("made");
+    symlink("/nowhere/a.txt", folder.path("data/out/a.txt")).expect("a link");
+    let output = run(&folder, &["--input", "in"]);
+    assert_eq!(output.status.code(), Some(1));
+    let summary = summary(&output);
+    let counts = ["filesRestored", "filesFailed"].map(|it| &summary[it]);
+    assert_eq!(counts, [1, 1], "{summary}");
+    let why = summary["failures"].to_string();
+    assert!(why.contains("a symbolic link to nothing"), "{why}");
+    fs::read_link(folder.path("data/out/a.txt")).expect("the link is there still");
+    fs::remove_file(folder.path("data/out/a.txt")).expect("removed");
+    assert_eq!(folder.run_summary(&["--input", "in"])["filesRestored"], 2);
+}
+
+#[test]
+fn a_failed_file_whose_source_the_pipeline_took_away_is_sent_again_by_the_next_run() {
+    for action in ["Rename", "Delete"] {
+        let folder = WorkFolder::with_spec(&format!(
+            "  source: {{onCompressed: {action}, settleSeconds: 0}}"
+        ));
+        folder.write("data/in/a.txt", "the only copy");
+        fs::create_dir_all(folder.path("data/out/a.txt")).expect("a folder in the way");
+        let output = run(&folder, &[]);
+        assert_eq!(summary(&output)["filesFailed"], 1, "{action}");
+        fs::remove_dir(folder.path("data/out/a.txt")).expect("the name is free");
+        let again = folder.run_summary(&[]);
+        let counts = ["filesRestored", "filesFailed"].map(|it| &again[it]);
+        assert_eq!(counts, [1, 0], "{action}: {again}");
+        assert_eq!(text(&folder.files("data/out")["a.txt"]), "the only copy");
+    }
+}
+
+#[test]
+fn a_run_keeps_the_sources_of_copies_that_are_gone_or_changed_when_it_begins() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete, settleSeconds: 0}");
+    for name in ["gone.txt", "changed.txt", "there.txt"] {
+        folder.write(&format!("data/in/{name}"), name);
+    }
+    let all = [
+        "data/in/gone.txt",
+        "data/in/changed.txt",
+        "data/in/there.txt",
+    ];
+    assert!(submit(&folder, &all).status.success());
+    let compressor = folder.start(&["compress", "pipeline.yaml", "--data", "data"]);
+    eventually_blocking("all are packed", || {
+        folder.log().matches("File compressed").count() == 3
+    });
+    compressor.stop();
+    // Nothing takes the receipts.
+    let decompressor = folder.start(&["decompress", "pipeline.yaml", "--data", "data"]);
+    eventually_blocking("all are restored", || folder.files("data/out").len() == 3);
+    decompressor.stop();
+    fs::remove_file(folder.path("data/out/gone.txt")).expect("removed");
+    folder.write("data/out/changed.txt", "edited by hand");
+    let output = run(&folder, &[]);
+    let summary = summary(&output);
+    assert_eq!(summary["filesAltered"], 1, "{summary}");
+    let left = folder.files("data/in");
+    assert_eq!(left.keys().collect::<Vec<_>>(), ["changed.txt"]);
+    assert_eq!(text(&folder.files("data/out")["gone.txt"]), "gone.txt");
 }
 
 #[test]

@@ -144,7 +144,9 @@ async fn a_contender() {
         "compressor" => {
             let settings = resolved.compressor_settings();
             let connections = context.backend.compressor(&settings).await.unwrap();
-            context.compressor(&settings, connections, None).unwrap()
+            context
+                .compressor(&settings, connections, None, None)
+                .unwrap()
         }
         _ => {
             let settings = resolved.decompressor_settings();

@@ -55,10 +55,10 @@ fn consumer(
                 .report
                 .filter(|report| matches!(report.location, Location::File { .. }));
             let report = context.report(&decompressor)?.map(|report| report.log);
-            return context.compressor(settings, connections, report);
+            return context.compressor(settings, connections, report, None);
         }
         // A pod knows only what its role needs: the dead letters that it makes are counted in the pipeline's status.
-        Config::Variable(_) => return context.compressor(settings, connections, None),
+        Config::Variable(_) => return context.compressor(settings, connections, None, None),
     };
     if !legacy.worker.push {
         output::note(

@@ -41,6 +41,7 @@ fn counts(role: &RoleCommand, page: &Location) -> Result<Option<JournalCounts>> 
         return Ok(None);
     }
     runtime()?.block_on(async {
+        role.ensure_database_is_whole().await?;
         let context = role.context(1, CancellationToken::new()).await?;
         context.journal_counts(page).await
     })

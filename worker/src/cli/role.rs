@@ -131,6 +131,14 @@ impl RoleCommand {
             health::serve(address, labels, meter.clone()).await?;
         }
         let context = self.context(process.threads, shutdown).await?;
+        if let (Config::File(_), Ok(compressor), Ok(decompressor)) = (
+            &self.config,
+            self.config.compressor(),
+            self.config.decompressor(),
+        ) {
+            let (source, destination) = (&compressor.source, &decompressor.destination);
+            context.refuse_one_folder(&source.location, &destination.location)?;
+        }
         if let Some(state) = EarlierState::of(&context).await {
             warn!("{}", state.notice());
         }

@@ -88,13 +88,16 @@ fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
         false => output::print(&summary_table(summary))?,
     }
     if summary.interrupted {
+        output::say("stopped before all was done; the same command goes on where it stopped");
+    }
+    if summary.messages_waiting {
         output::say(
-            "stopped before all files were restored; the same command goes on where it stopped",
+            "restored files could not be renamed or deleted at their source yet, for the reasons above; correct these, and the same command goes on with them",
         );
     }
     if summary.files_failed > 0 {
         output::say(&format!(
-            "{} file(s) failed; correct the causes, then the same command again: it announces failed files again",
+            "{} file(s) failed; correct the causes, then the same command again: it announces failed files again, or sends again what was packed; 'streampress redrive --discard' with the same FILE and --data ends those that are gone for good",
             summary.files_failed
         ));
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use streampress_crds::api::pipeline::OnCompressed;
 use streampress_crds::location::Location;
 use streampress_transport::{FileEntry, FileName, Files};
@@ -76,7 +76,7 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
             },
             source: settings.source.location,
         };
-        let submissions = submitter.plan(&args.files)?;
+        let submissions = submitter.plan(&args.files);
         let mut failed = false;
         let mut submitted = Vec::new();
         let mut unsettled = Unsettled::default();
@@ -314,29 +314,36 @@ struct Submission {
 }
 
 impl Submitter {
-    /// Finds each file's name at the source before anything is copied. A file that is named twice is submitted once; an
-    /// error where two files would have one name.
-    fn plan(&self, paths: &[PathBuf]) -> Result<Vec<Submission>> {
+    /// Finds each file's name at the source before anything is copied. A file that is named twice is submitted once; of two that
+    /// would have one name, neither is.
+    fn plan(&self, paths: &[PathBuf]) -> Vec<Submission> {
         let mut planned: Vec<Submission> = Vec::new();
+        let mut twins = Vec::new();
         for path in paths {
             let submission = self.submission(path);
             let twin = planned
                 .iter()
-                .find(|other| match (&other.name, &submission.name) {
+                .position(|other| match (&other.name, &submission.name) {
                     (Ok(one), Ok(another)) => one == another,
                     _ => false,
                 });
             match twin {
-                Some(twin) if twin.copied_from == submission.copied_from => {}
-                Some(twin) => bail!(
-                    "{} and {} would have the same name at the source; nothing was submitted: rename one of them",
-                    printable(&twin.path.display().to_string()),
-                    printable(&path.display().to_string())
-                ),
-                None => planned.push(submission),
+                Some(twin) if planned[twin].copied_from == submission.copied_from => {}
+                twin => {
+                    twins.extend(twin.map(|twin| (twin, planned.len())));
+                    planned.push(submission);
+                }
             }
         }
-        Ok(planned)
+        for (one, other) in twins {
+            for (number, of) in [(one, other), (other, one)] {
+                let path = planned[of].path.display().to_string();
+                planned[number].name = Err(anyhow!(
+                    "it would have the same name at the source as {path}; rename one of them"
+                ));
+            }
+        }
+        planned
     }
 
     fn submission(&self, path: &Path) -> Submission {

@@ -17,7 +17,13 @@ use crate::roles::context::{inline_schema_problems, schema_problems};
 pub(super) fn command(args: ValidateArgs) -> Result<ExitCode> {
     let (mut valid, mut names) = (true, PlacesByName::new());
     for file in &args.files {
-        valid &= validate(file, args.live, &mut names)?;
+        valid &= match settings::read_text(file) {
+            Ok(text) => validate((file, &text), args.live, &mut names)?,
+            Err(error) => {
+                output::say(&format!("{error:#}"));
+                false
+            }
+        };
     }
     Ok(ExitCode::from(if valid { 0 } else { 64 }))
 }
@@ -25,9 +31,8 @@ pub(super) fn command(args: ValidateArgs) -> Result<ExitCode> {
 /// Where the pipeline of each namespace and name is written.
 type PlacesByName = BTreeMap<(String, String), String>;
 
-fn validate(file: &Path, live: bool, names: &mut PlacesByName) -> Result<bool> {
-    let text = settings::read_text(file)?;
-    match document::load(&text, &file.display().to_string()) {
+fn validate((file, text): (&Path, &str), live: bool, names: &mut PlacesByName) -> Result<bool> {
+    match document::load(text, &file.display().to_string()) {
         Ok(loaded) if loaded.pipelines.is_empty() => {
             output::say(&settings::no_pipeline(file));
             Ok(false)
@@ -56,7 +61,7 @@ fn validate(file: &Path, live: bool, names: &mut PlacesByName) -> Result<bool> {
             for problem in &problems {
                 output::say(&problem.to_string());
             }
-            for (schema, places) in document::inline_schemas(&text) {
+            for (schema, places) in document::inline_schemas(text) {
                 say_problems(file, &places, inline_schema_problems(&schema));
             }
             Ok(false)

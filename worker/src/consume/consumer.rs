@@ -306,3 +306,85 @@ impl Consumer {
         work.tasks.spawn(task.run(received));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use streampress_transport::local::{Local, LocalOptions};
+    use streampress_transport::{Ledger, Outgoing};
+
+    use super::*;
+    use crate::consume::{Handled, HandlerError, MessageContext};
+
+    /// Another worker takes each slot in the moment in which it is free.
+    #[derive(Debug, Default)]
+    struct TakenSlots(AtomicUsize);
+
+    #[async_trait]
+    impl SlotLock for TakenSlots {
+        async fn try_acquire(&self) -> TransportResult<Option<SlotGuard>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(None)
+        }
+        async fn all_held_by_others(&self) -> TransportResult<bool> {
+            Ok(false)
+        }
+        async fn ledger(&self) -> TransportResult<Ledger> {
+            Ok(Ledger::default())
+        }
+    }
+
+    struct NoWork;
+
+    #[async_trait]
+    impl Handler for NoWork {
+        async fn handle(
+            &self,
+            _: &Message,
+            _: MessageContext<'_>,
+        ) -> Result<Handled, HandlerError> {
+            panic!("without a slot nothing is handled");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_worker_received_and_got_no_slot_for_goes_back_to_its_queue() {
+        let root = tempfile::tempdir().expect("a folder");
+        let local = Local::open(root.path(), LocalOptions::default()).expect("opens");
+        let queue = local.files_queue();
+        let message = Outgoing {
+            group: "g".into(),
+            dedup_id: "1".into(),
+            body: "{}".into(),
+            attributes: Default::default(),
+        };
+        queue.send(vec![message]).await.expect("sent");
+        let (slots, shutdown) = (Arc::new(TakenSlots::default()), CancellationToken::new());
+        let consumer = Consumer {
+            role: Role::Compressor,
+            queue: queue.clone(),
+            lock: slots.clone(),
+            handler: Arc::new(NoWork),
+            threads: 1,
+            strict: false,
+            interval: Duration::from_millis(1),
+            linger: Duration::from_millis(1),
+            max_receive_count: 20,
+            meter: Meter::default(),
+            shutdown: shutdown.clone(),
+        };
+        let stopping = async {
+            // Received again, it was not deleted the first time.
+            while slots.0.load(Ordering::Relaxed) < 3
+                && queue.depth().await.expect("known").total() > 0
+            {
+                tokio::task::yield_now().await;
+            }
+            shutdown.cancel();
+        };
+        tokio::join!(consumer.run(), stopping);
+        assert_eq!(queue.depth().await.expect("known").total(), 1);
+    }
+}

@@ -145,6 +145,7 @@ mod tests {
             bytes: content.len() as u64,
             modified_nanos: 0,
             original: None,
+            source_fingerprint: None,
         }
     }
 

@@ -28,7 +28,7 @@ use self::own_versions::OwnVersions;
 use self::owner::{DestinationOwner, OwnerError};
 pub use self::sqlite_journal::DatabaseJournal;
 use crate::consume::{HandlerError, MessageContext, ServiceOutage};
-use crate::message::{DeadLetterReason, Digest, FileRef, hash};
+use crate::message::{DeadLetterReason, Digest, FileRef, SourceObservation, hash};
 use crate::runtime::{self, CLOCK_TICK, blocking};
 use streampress_transport::{
     ChunkStream, FileEntry, FileName, FileVersion, Files, PendingFile, ReservedEntry,
@@ -57,12 +57,16 @@ pub struct Wanted {
     pub modified_nanos: u64,
     /// Hash of the file that was announced, where the content is its normal form.
     pub original: Option<Digest>,
+    /// The fingerprint that the announced file had in its folder, where it comes from one.
+    pub source_fingerprint: Option<String>,
 }
 
 impl Wanted {
-    /// This version of an announced file.
-    pub fn new(file: &FileRef, version: FileVersion) -> Self {
+    /// This version of an announced file, as it was `observed` at its source.
+    pub fn new(file: &FileRef, version: FileVersion, observed: Option<&SourceObservation>) -> Self {
+        let observed = observed.filter(|_| is_folder(&file.location));
         Self {
+            source_fingerprint: observed.map(|observed| observed.fingerprint.clone()),
             name: file.name.clone(),
             version,
             hash: file.hash.clone(),
@@ -71,6 +75,10 @@ impl Wanted {
             original: None,
         }
     }
+}
+
+fn is_folder(location: &str) -> bool {
+    location.starts_with("file:")
 }
 
 /// What became of a wanted version.
@@ -311,7 +319,20 @@ impl Destination {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(fault(error, "reading the restored", wanted)),
         };
-        Ok(NameState { stored, present })
+        let found = NameState { stored, present };
+        match found.file() {
+            Some(file) if self.is_source(file, wanted) => Err(bad_name(
+                wanted,
+                "its source lies there: source and destination are one folder, by a link or a mount",
+            )),
+            Some(_) | None => Ok(found),
+        }
+    }
+
+    /// Whether the file is the source itself: its fingerprint has its inode and the times of its changes.
+    fn is_source(&self, file: &FileEntry, wanted: &Wanted) -> bool {
+        wanted.source_fingerprint.as_ref() == Some(&file.fingerprint)
+            && is_folder(self.files.location())
     }
 
     /// The content is there and not ours by the journal: an earlier release wrote it, a worker that was killed, or another

@@ -168,6 +168,7 @@ impl LegacyDecompressor {
             bytes: content.len() as u64,
             modified_nanos: runtime::nanos(runtime::now()),
             original,
+            source_fingerprint: None,
             name,
         };
         if !self.destination.needs_content(&wanted).await? {

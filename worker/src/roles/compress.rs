@@ -34,7 +34,7 @@ use crate::roles::packed_source::PackedSource;
 use crate::roles::probe;
 use crate::roles::record_writer::RecordWriter;
 use crate::roles::source::{
-    SettleTime, SourceFilter, announce_event, apply_on_compressed, is_generated,
+    SettleTime, SourceFilter, SparedSources, announce_event, apply_on_compressed, is_generated,
 };
 use crate::roles::{receipts, replies};
 use crate::runtime::{self, blocking};
@@ -72,6 +72,8 @@ pub struct Compressor {
     pub on_compressed: OnCompressed,
     /// What becomes of the source once it was restored.
     pub on_restored: OnRestored,
+    /// Whose sources stay all the same, where a run compares restored files with the destination.
+    pub spared: Option<SparedSources>,
     /// How long a source must have held still before it is deleted.
     pub settle: SettleTime,
     /// Which files of a bucket's events are taken.
@@ -107,7 +109,8 @@ impl Handler for Compressor {
             }
             Message::Receipt(receipt) => {
                 let action = (self.on_restored, self.settle);
-                receipts::take(&self.announcer, action, receipt, context).await?;
+                let spared = self.spared.as_ref();
+                receipts::take(&self.announcer, action, spared, receipt, context).await?;
                 Ok(Handled::default())
             }
             Message::Manifest(_) | Message::LegacyManifest(_) => {

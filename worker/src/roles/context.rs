@@ -2,6 +2,7 @@
 //! made; what is done with files is elsewhere.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ use crate::roles::decompress::Decompressor;
 use crate::roles::generate::{FileMaker, GeneratorRole, SourceScan};
 use crate::roles::receipts::ReceiptSender;
 use crate::roles::scan::{LeftOutFiles, Scanner};
-use crate::roles::source::{SettleTime, SourceFilter};
+use crate::roles::source::{SettleTime, SourceFilter, SparedSources};
 use crate::roles::source_links::SourceLinks;
 use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::runtime;
@@ -67,6 +68,13 @@ pub(crate) fn is_away(error: &anyhow::Error) -> bool {
         let cause = cause.downcast_ref::<io::Error>();
         cause.is_some_and(|cause| cause.kind() == io::ErrorKind::NotConnected)
     })
+}
+
+/// Whether a folder is another one or lies below it, also where both are mounted in several places.
+fn is_same_or_below(folder: &Path, other: &Path) -> bool {
+    let id = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+    let other = id(other);
+    other.is_some() && folder.ancestors().any(|above| id(above) == other)
 }
 
 /// What all roles of a process share.
@@ -206,6 +214,36 @@ impl RoleContext {
             );
         }
         self.make_folder(location)
+    }
+
+    /// Fails where source and destination are one folder, or one lies in the other, by a link or a mount: what is restored would
+    /// be taken for a source, and a source that is renamed or deleted would be the restored file.
+    pub(crate) fn refuse_one_folder(
+        &self,
+        source: &Location,
+        destination: &Location,
+    ) -> Result<()> {
+        let (Location::File { .. }, Location::File { .. }) = (source, destination) else {
+            return Ok(());
+        };
+        let resolved = |location| self.path(location)?.canonicalize().context("not there yet");
+        let (Ok(from), Ok(to)) = (resolved(source), resolved(destination)) else {
+            return Ok(());
+        };
+        // A source is not read below a data folder in it.
+        let is_apart = self.has_data_folder()
+            && self
+                .data
+                .canonicalize()
+                .is_ok_and(|data| data != from && data.starts_with(&from));
+        if is_same_or_below(&from, &to) || (!is_apart && is_same_or_below(&to, &from)) {
+            bail!(
+                "the source {} and the destination {} are one folder, or one lies in the other, by a link or a mount; use another folder for one of them",
+                from.display(),
+                to.display()
+            );
+        }
+        Ok(())
     }
 
     /// Opens a destination.
@@ -436,10 +474,12 @@ impl RoleContext {
         settings: &CompressorSettings,
         connections: CompressorConnections,
         report: Option<Arc<ReportLog>>,
+        spared: Option<SparedSources>,
     ) -> Result<Consumer> {
         let handler: Arc<dyn Handler> = match settings.codec.format {
             CodecFormat::Hybrid => Arc::new(Compressor {
                 report,
+                spared,
                 ..self.hybrid_handler(settings, &connections)?
             }),
             CodecFormat::Seed => Arc::new(LegacyCompressor {
@@ -492,6 +532,7 @@ impl RoleContext {
             record_bytes: settings.codec.record_bytes,
             on_compressed: settings.source.on_compressed,
             on_restored: settings.source.on_restored,
+            spared: None,
             settle: SettleTime::new(&settings.source),
             filter: SourceFilter::new(&settings.source),
             journal: self.journal.clone(),

@@ -208,7 +208,11 @@ impl Decompressor {
         if !manifest.has_records() {
             return self.confirm(manifest, context).await;
         }
-        let wanted = Wanted::new(&manifest.file, version_of(manifest, context));
+        let wanted = Wanted::new(
+            &manifest.file,
+            version_of(manifest, context),
+            manifest.observed.as_ref(),
+        );
         match self.place_without_content(&wanted, context).await? {
             PlacedVersion::NeedsContent | PlacedVersion::Written => {
                 self.unpack_and_place(manifest, &wanted, context).await
@@ -240,7 +244,11 @@ impl Decompressor {
         context: MessageContext<'_>,
     ) -> Result<PlacedVersion, HandlerError> {
         let file = &manifest.file;
-        let wanted = Wanted::new(file, version_of(manifest, context));
+        let wanted = Wanted::new(
+            file,
+            version_of(manifest, context),
+            manifest.observed.as_ref(),
+        );
         match self.place_without_content(&wanted, context).await? {
             PlacedVersion::NeedsContent | PlacedVersion::Written => {
                 Err(source_missing(&file.name, &file.location))
@@ -603,6 +611,7 @@ mod tests {
             record_bytes: 105,
             on_compressed: OnCompressed::Keep,
             on_restored: OnRestored::Keep,
+            spared: None,
             settle: SettleTime::default(),
             filter: SourceFilter {
                 formats: vec![SourceFormat::Txt],

@@ -19,7 +19,7 @@ use crate::message::{
     DeadLetterReason, Digest, FileReceipt, Manifest, ReceiptFile, SourceObservation, Verdict,
 };
 use crate::roles::announce::{self, Announcer, Repeat, trace_attributes};
-use crate::roles::source::{SettleTime, apply_on_restored};
+use crate::roles::source::{SettleTime, SparedSources, apply_on_restored, is_spared};
 use crate::roles::{copies, replies};
 use crate::telemetry::trace;
 use streampress_crds::api::pipeline::OnRestored;
@@ -260,6 +260,7 @@ impl ReceiptSender {
 pub(crate) async fn take(
     announcer: &Announcer,
     (on_restored, settle): (OnRestored, SettleTime),
+    spared: Option<&SparedSources>,
     receipt: &FileReceipt,
     context: MessageContext<'_>,
 ) -> Result<(), HandlerError> {
@@ -268,6 +269,13 @@ pub(crate) async fn take(
             note(announcer, file, SourceState::Restored).await?;
             replies::leave(announcer, file.observed.as_ref(), SourceState::Restored).await?;
             if on_restored == OnRestored::Keep {
+                return Ok(());
+            }
+            if context
+                .or_stop(async { Ok(is_spared(spared, file).await) })
+                .await?
+            {
+                info!("The restored file is gone or was changed since; its source stays.");
                 return Ok(());
             }
             context.ensure_owner()?;

@@ -1,9 +1,12 @@
 //! The source's side of a compressor: which files are taken, files that a bucket announces itself, and what becomes of a
 //! source once it is packed.
 
+use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::consume::HandlerError;
@@ -253,6 +256,24 @@ pub(crate) async fn apply_on_compressed(
     }
 }
 
+/// The announcements whose sources stay although they were restored: their copies are gone from the destination, or were changed
+/// there. Not known before they were compared.
+pub type SparedSources = watch::Receiver<Option<Arc<HashSet<String>>>>;
+
+/// Whether the source of a restored file stays, once that is known.
+pub(crate) async fn is_spared(spared: Option<&SparedSources>, file: &ReceiptFile) -> bool {
+    let Some(mut spared) = spared.cloned() else {
+        return false;
+    };
+    let known = spared.wait_for(Option::is_some).await;
+    let Ok(Some(announcements)) = known.map(|known| known.clone()) else {
+        // The run has ended before it knew: the next one continues.
+        return std::future::pending().await;
+    };
+    let observed = file.observed.as_ref();
+    observed.is_some_and(|observed| announcements.contains(&observed.announcement))
+}
+
 /// Renames or deletes the source of a restored file, if no later announcement of its name is known and it still is exactly
 /// the file that was announced.
 pub(crate) async fn apply_on_restored(
@@ -344,7 +365,9 @@ pub(crate) async fn apply_on_restored(
         Err(error) if is_no_plain_file(&error) => leave(&error),
         Err(error) => Err(HandlerError::transient(
             error,
-            format!("renaming or deleting {name}, which was restored"),
+            format!(
+                "renaming or deleting {name}, which was restored (its folder must be writable for this user)"
+            ),
         )),
     }
 }

@@ -418,6 +418,7 @@ impl SimPipeline {
             record_bytes: RECORD_BYTES,
             on_compressed: OnCompressed::Keep,
             on_restored: self.settings.on_restored,
+            spared: None,
             settle: SettleTime(SETTLE),
             filter: filter(),
             journal: Arc::new(NoJournal),

@@ -97,6 +97,7 @@ impl Fixture {
             record_bytes: 400 * 1024,
             on_compressed: OnCompressed::Keep,
             on_restored: OnRestored::Keep,
+            spared: None,
             settle: SettleTime::default(),
             filter: SourceFilter {
                 formats: vec![SourceFormat::Txt, SourceFormat::Json, SourceFormat::Csv],

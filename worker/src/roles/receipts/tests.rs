@@ -160,6 +160,7 @@ impl Sides {
             record_bytes: 400 << 10,
             on_compressed: self.on_compressed,
             on_restored: self.on_restored,
+            spared: None,
             report: None,
             settle: self.settle,
             filter: SourceFilter {
@@ -507,6 +508,23 @@ async fn a_file_that_is_still_written_is_not_packed_where_it_would_be_deleted_th
     let is_done = async || !sides.root.path().join("in/b.txt").exists();
     consume_until(Role::Compressor, queue, Arc::new(handler), is_done).await;
     assert_eq!(sides.waiting().await, [1, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_file_whose_manifest_could_not_be_sent_is_not_taken_for_packed() {
+    let sides = Sides::open();
+    sides.announce("a.txt", "one").await;
+    let chunks = unreliable(sides.local.chunks_queue());
+    *chunks.tap.is_down.lock() = true;
+    let handler = Compressor {
+        chunks_queue: chunks.clone(),
+        ..sides.compressor()
+    };
+    let queue = sides.local.files_queue();
+    let is_refused = async || *chunks.tap.refused.lock() > 0;
+    consume_until(Role::Compressor, queue, Arc::new(handler), is_refused).await;
+    assert_eq!(sides.waiting().await, [1, 0, 0]);
+    sides.pack().await;
 }
 
 #[tokio::test]

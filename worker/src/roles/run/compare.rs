@@ -1,6 +1,6 @@
 //! What became of the files that were restored before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -193,6 +193,32 @@ impl Run {
                 warn!("Could not look which restored files were taken away or changed: {error:#}.");
             }
         }
+    }
+
+    /// Looks which of the restored files are not at the destination, as where its folder was replaced meanwhile. Where that cannot
+    /// be read, none is known to be.
+    pub(super) async fn look_for_gone(&self) {
+        match self.gone_now().await {
+            Ok(gone) => *self.taken_away.lock() = gone,
+            Err(error) => {
+                warn!(
+                    "Could not look whether the restored files are at the destination: {error:#}."
+                );
+            }
+        }
+    }
+
+    async fn gone_now(&self) -> Result<Vec<SourceRecord>> {
+        let location = self.scanner.announcer.source.location();
+        let mut restored = self.journal().sources(location).await?;
+        restored.retain(|record| record.state == SourceState::Restored);
+        let files = self
+            .context
+            .destination_files(&self.resolved.destination.location)?;
+        let listed = blocking(move || files.list()).await?.files;
+        let there: HashSet<&str> = listed.iter().map(|entry| entry.name.as_str()).collect();
+        restored.retain(|record| !there.contains(&*record.name));
+        Ok(restored)
     }
 
     /// The restored files of other locations than this run's source.

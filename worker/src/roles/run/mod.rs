@@ -9,12 +9,15 @@ mod source;
 mod summary;
 mod watch;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use streampress_crds::api::pipeline::OnRestored;
+use streampress_crds::location::Location;
 use streampress_crds::settings::Resolved;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -95,6 +98,10 @@ struct Run {
     altered: Mutex<Vec<SourceRecord>>,
     /// Restored files that are at the destination no longer at the end of a run that watches.
     taken_away: Mutex<Vec<SourceRecord>>,
+    /// The announcements of restored files that are gone from the destination or were changed there, once they are known.
+    spared: tokio::sync::watch::Sender<Option<Arc<HashSet<String>>>>,
+    /// Whether the restored files that wait for something at their source waited in vain.
+    messages_wait: AtomicBool,
     database_put_back: bool,
     is_aws: bool,
 }
@@ -133,6 +140,7 @@ impl Run {
         let database_put_back = earlier_state::was_put_back(&local, &context).await;
         let destination = &resolved.destination.location;
         context.make_destination(destination).await?;
+        context.refuse_one_folder(&compressor.source.location, destination)?;
         let announcer = context.announcer(&compressor, connections.files_queue.clone())?;
         let scanner = Arc::new(context.scanner(&compressor.source, announcer));
         Ok(Self {
@@ -143,6 +151,8 @@ impl Run {
             gone: Arc::default(),
             altered: Mutex::default(),
             taken_away: Mutex::default(),
+            spared: tokio::sync::watch::Sender::new(None),
+            messages_wait: AtomicBool::new(false),
             database_put_back,
             is_aws: options.aws,
         })
@@ -155,7 +165,9 @@ impl Run {
         started: Instant,
         observer: &dyn RunObserver,
     ) -> Result<RunSummary> {
-        observer.started(&self.context.data, self.journal().progress().await?);
+        let progress = self.journal().progress().await?;
+        let restored_before = progress.restored;
+        observer.started(&self.context.data, progress);
         if self.database_put_back {
             warn!("{}", EarlierState::PutBack.notice());
         }
@@ -169,6 +181,12 @@ impl Run {
         self.spawn_workers(report.as_ref().map(|report| report.log.clone()), &mut roles)?;
         self.notice_other_locations(observer).await?;
         let again = self.check_destination(observer).await?;
+        if !self.context.shutdown.is_cancelled() {
+            let altered = self.altered.lock();
+            let ids = again.gone.iter().chain(&*altered);
+            let ids = ids.map(|it| it.announcement.clone()).collect();
+            self.spared.send_replace(Some(Arc::new(ids)));
+        }
         let announced = self.spawn_source(input, again, &mut roles)?;
         let log = report.as_ref().map(|report| report.log.clone());
         let mut watch = Watch::new(self, log, observer, announced, self.total(input));
@@ -178,10 +196,14 @@ impl Run {
         while let Some(ended) = roles.join_next().await {
             ended.context("a role ended unexpectedly")?;
         }
-        if self.is_endless(input) {
-            self.look_for_taken_away().await;
-        }
         let progress = self.journal().progress().await?;
+        let has_restored = progress.restored > restored_before;
+        match &self.resolved.destination.location {
+            _ if self.is_endless(input) => self.look_for_taken_away().await,
+            // A bucket's folder is not replaced, and its listing has a price.
+            Location::File { .. } if has_restored => self.look_for_gone().await,
+            Location::File { .. } | Location::S3 { .. } => {}
+        }
         let found = self.found(progress).await?;
         if let Some(report) = &report {
             report.log.set_last_run(found.clone()).await;
@@ -233,6 +255,7 @@ impl Run {
             &self.resolved.compressor_settings(),
             self.connections.clone(),
             report.clone(),
+            Some(self.spared.subscribe()),
         )?;
         roles.spawn(async move { compressor.run().await });
         let decompressor = self.context.decompressor(

@@ -17,6 +17,7 @@ use super::compare::{Again, RETRY_AFTER};
 use super::{Run, RunObserver, RunOptions};
 use crate::config::BadConfiguration;
 use crate::journal::RECOVERED;
+use crate::roles::redrive::{RedriveRequest, redrive};
 use crate::roles::scan::{ScanResult, Scanner};
 
 /// Where the files of a run come from.
@@ -121,15 +122,25 @@ impl Run {
         let (scanner, gone) = (self.scanner.clone(), self.gone.clone());
         let again = Arc::new(again);
         let stopped = stop.clone();
+        let connections = self.connections.clone();
         let announce_again = async move {
             let announce = || {
                 let (scanner, again, gone) = (scanner.clone(), again.clone(), gone.clone());
+                let connections = connections.clone();
                 async move {
                     let names: Vec<_> = again.gone.iter().map(|it| it.name.clone()).collect();
                     let missing = scanner.announce_names(&names).await?;
                     let here = again.gone.iter().filter(|it| missing.contains(&it.name));
                     let _ = gone.set(here.chain(&again.gone_elsewhere).cloned().collect());
-                    scanner.announce_names(&again.others).await?;
+                    let names = scanner.announce_names(&again.others).await?;
+                    if !names.is_empty() {
+                        // What was packed before the pipeline took the source away is in the stream still.
+                        let request = RedriveRequest {
+                            names,
+                            ..RedriveRequest::default()
+                        };
+                        redrive(&connections, &scanner.announcer, &request).await?;
+                    }
                     anyhow::Ok(())
                 }
             };

@@ -63,8 +63,10 @@ pub(crate) struct RunSummary {
     pub(crate) report: Option<PathBuf>,
     /// Where the restored files are.
     pub(crate) output: PathBuf,
-    /// Whether it ended before all files were restored.
+    /// Whether it ended before all was done.
     pub(crate) interrupted: bool,
+    /// Whether restored files could not be renamed or deleted at their source in time: the next run continues.
+    pub(crate) messages_waiting: bool,
     /// Failed files with their reasons, the first hundred.
     pub(crate) failures: Vec<(String, String)>,
     /// Files and folders that were left out with their reasons, the first hundred.
@@ -102,7 +104,8 @@ impl RunSummary {
     /// Every file was restored.
     pub(crate) fn is_success(&self) -> bool {
         let is_lost = self.earlier_state == Some(EarlierState::Lost);
-        self.files_failed == 0 && self.files_left_out == 0 && !self.interrupted && !is_lost
+        let is_done = !self.interrupted && !self.messages_waiting;
+        self.files_failed == 0 && self.files_left_out == 0 && is_done && !is_lost
     }
 
     /// How many per cent of the bytes were saved; nothing where nothing was packed.
@@ -197,6 +200,7 @@ impl Run {
             report: report.filter(|page| page.starts_with("s3:") || page.is_file()),
             output: self.output()?,
             interrupted: !is_done,
+            messages_waiting: self.messages_wait.load(Relaxed),
             failures: self.failures(progress.failed).await,
             left_out: left_out.listed,
             error: None,

@@ -344,9 +344,7 @@ impl<'a> Watch<'a> {
         let settle = SettleTime::new(&self.run.resolved.source);
         let is_late = since.elapsed() >= MESSAGES_PATIENCE + settle.0;
         if is_late {
-            self.observer.notice(
-                "messages about files that are done are still under way, such as receipts that could not be acted on yet; the next run continues with them",
-            );
+            self.run.messages_wait.store(true, Relaxed);
         }
         is_late
     }

@@ -150,21 +150,6 @@ fn numbered(name: &OsStr, number: u32) -> String {
     format!("{}{end}", &stem[..cut])
 }
 
-/// Removes the symbolic link in the place of a file, and nothing else that came there.
-pub(super) fn remove_link(place: &Path) -> io::Result<()> {
-    let Some(aside) = Aside::take(place)? else {
-        return Ok(());
-    };
-    let path = aside.path();
-    let is_link = path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
-    let removed = match is_link {
-        true => fs::remove_file(&path),
-        false => Ok(()),
-    };
-    aside.end()?;
-    removed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

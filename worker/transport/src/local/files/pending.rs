@@ -12,7 +12,7 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::rename_new::rename_new;
-use super::{aside, describe, say, temporary_name};
+use super::{describe, say, temporary_name};
 use crate::local::sync_folder;
 use crate::{FileEntry, FileName, PendingFile};
 
@@ -256,12 +256,13 @@ fn entry_of_written(
     describe(name, if is_as_written { now } else { written })
 }
 
-/// Renames unless the new name is taken. A link that leads nowhere is replaced, as every link in the place of a file is.
+/// Renames unless the new name is taken. Only a link to nothing is no file and takes the name: what it shall lead to may be on a
+/// disk that is not mounted.
 fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
     match rename_new(from, to) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_link(to) => {
-            aside::remove_link(to)?;
-            rename_new(from, to)
+            let why = "a symbolic link to nothing is in its place: remove it, or make its target";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, why))
         }
         renamed => renamed,
     }
