@@ -423,7 +423,7 @@ fn what_cannot_be_recovered_is_said() {
         said.contains("there is no stream in the data folder data"),
         "{said}"
     );
-    fs::create_dir_all(folder.path("data/stream")).expect("made");
+    folder.write("data/stream/1.seg", "");
     let output = folder.run(&role("redrive"));
     let said = text(&output.stderr);
     assert!(said.contains("is lost; 'streampress recover'"), "{said}");

@@ -19,7 +19,7 @@ pub const RULES: &[Rule] = &[
         at: &[""],
         field: "metadata.name",
         cel: "self.metadata.name.size() <= 50 && !self.metadata.name.contains('.')",
-        rule: "must be at most 50 characters of a-z, 0-9 and -, and begin and end with a letter or digit",
+        rule: "must be at most 50 characters of a-z, 0-9 and -",
         help: "choose such a name; objects and queues are named after it",
         holds: RuleCheck::Pipeline(name_fits),
         scope: RuleScope::Everywhere,

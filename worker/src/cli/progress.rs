@@ -232,13 +232,17 @@ pub(super) fn summary_table(summary: &RunSummary) -> String {
     if let Some(report) = &summary.report {
         row("report", report.display().to_string());
     }
-    for (what, files) in [
-        ("failed", &summary.failures),
-        ("left out", &summary.left_out),
+    for (what, files, count) in [
+        ("failed", &summary.failures, summary.files_failed),
+        ("left out", &summary.left_out, summary.files_left_out),
     ] {
         for (name, reason) in files {
             let (name, reason) = (printable(name), printable(reason));
             let _ = writeln!(table, "  {what}: {name}: {reason}");
+        }
+        let more = count.saturating_sub(files.len() as u64);
+        if more > 0 {
+            let _ = writeln!(table, "  {what}: and {more} more");
         }
     }
     table

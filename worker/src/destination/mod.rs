@@ -323,7 +323,7 @@ impl Destination {
         match found.file() {
             Some(file) if self.is_source(file, wanted) => Err(bad_name(
                 wanted,
-                "its source lies there: source and destination are one folder, by a link or a mount",
+                "its own source lies there: both folders are one by a link or a mount, or the file is a hard link to its source",
             )),
             Some(_) | None => Ok(found),
         }

@@ -76,8 +76,17 @@ fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
         return workload::bench(&options.codecs, out);
     }
     let mut totals: Vec<CodecTotal> = Vec::new();
+    let mut unread = 0;
     for (number, path) in options.files.iter().enumerate() {
-        let (name, raw) = (&path.display().to_string(), read(path)?);
+        let name = &path.display().to_string();
+        let raw = match read(path) {
+            Ok(raw) => raw,
+            Err(error) => {
+                output::error(&format!("{error:#}"));
+                unread += 1;
+                continue;
+            }
+        };
         let all = codecs(name, options.threads);
         ensure_known(&all, &options.codecs)?;
         writeln!(out, "{name}: {} bytes", raw.len())?;
@@ -102,7 +111,11 @@ fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
             out.flush()?;
         }
     }
-    show_totals(&totals, &options.files, out)
+    if !totals.is_empty() {
+        show_totals(&totals, &options.files, out)?;
+    }
+    ensure!(unread == 0, "{unread} file(s) could not be read");
+    Ok(())
 }
 
 /// Fails where a codec was requested by a name that none has.

@@ -511,6 +511,30 @@ async fn a_file_that_is_still_written_is_not_packed_where_it_would_be_deleted_th
 }
 
 #[tokio::test]
+async fn a_file_whose_source_lies_in_its_place_is_a_dead_letter_and_is_not_deleted() {
+    let sides = Sides {
+        on_restored: OnRestored::Delete,
+        ..Sides::open()
+    };
+    let [source, copy] = ["in", "out"].map(|folder| sides.root.path().join(folder).join("a.txt"));
+    std::fs::create_dir(sides.root.path().join("out")).expect("made");
+    std::fs::write(&source, "one").expect("written");
+    // As where both folders are one, by a mount.
+    std::fs::hard_link(&source, &copy).expect("linked");
+    let name = FileName::parse("a.txt").expect("a valid name");
+    let announced = sides.announcer.announce_current(&name).await;
+    announced.expect("announced");
+    sides.pack().await;
+    let is_handled = async || sides.waiting().await == [0, 0, 0];
+    sides
+        .restore_until(sides.local.receipts_queue(), is_handled)
+        .await;
+    let dead = sides.local.chunks_queue().dead_letters();
+    assert_eq!(total(&*dead.expect("kept")).await, 1);
+    assert!(source.exists());
+}
+
+#[tokio::test]
 async fn a_file_whose_manifest_could_not_be_sent_is_not_taken_for_packed() {
     let sides = Sides::open();
     sides.announce("a.txt", "one").await;

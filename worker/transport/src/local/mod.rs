@@ -98,9 +98,10 @@ impl Local {
         database.is_ok_and(|database| database.len() > 0)
     }
 
-    /// Whether `dir` was a data folder, even if its database is lost since.
+    /// Whether `dir` was a data folder that files went through, even if its database is lost since.
     pub fn has_stream(dir: &Path) -> bool {
-        dir.join(STREAM_FOLDER).exists()
+        let segments = fs::read_dir(dir.join(STREAM_FOLDER));
+        segments.is_ok_and(|mut segments| segments.next().is_some())
     }
 
     /// Fails where the database of `dir` is there and damaged, with what is wrong and the remedy. Reads all of it.
