@@ -92,7 +92,7 @@ fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
     }
     if summary.messages_waiting {
         output::say(
-            "restored files could not be renamed or deleted at their source yet, for the reasons above; correct these, and the same command goes on with them",
+            "messages about files that are done could not be acted on yet, such as that a restored file is to be renamed or deleted at its source; correct the reasons above, and the same command goes on with them",
         );
     }
     if summary.files_failed > 0 {

@@ -224,6 +224,8 @@ mod tests {
         let gone = IsGone(true);
         let version = announce(&*queue, 1).await;
         assert!(!super::was_put_back(&local, &gone).await, "not packed");
+        // Later than the message, by the clock of a slow file system too.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         let packed = local.stream().append(vec![record(version)]).await;
         packed.expect("appended");
         // Power loss may undo a receive: then the file is at its source still.

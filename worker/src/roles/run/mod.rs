@@ -100,7 +100,7 @@ struct Run {
     taken_away: Mutex<Vec<SourceRecord>>,
     /// The announcements of restored files that are gone from the destination or were changed there, once they are known.
     spared: tokio::sync::watch::Sender<Option<Arc<HashSet<String>>>>,
-    /// Whether the restored files that wait for something at their source waited in vain.
+    /// Whether messages about files that are done waited in vain.
     messages_wait: AtomicBool,
     database_put_back: bool,
     is_aws: bool,

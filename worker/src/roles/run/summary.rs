@@ -65,7 +65,8 @@ pub(crate) struct RunSummary {
     pub(crate) output: PathBuf,
     /// Whether it ended before all was done.
     pub(crate) interrupted: bool,
-    /// Whether restored files could not be renamed or deleted at their source in time: the next run continues.
+    /// Whether messages about files that are done could not be acted on in time, such as that a restored file is to be deleted at
+    /// its source: the next run continues.
     pub(crate) messages_waiting: bool,
     /// Failed files with their reasons, the first hundred.
     pub(crate) failures: Vec<(String, String)>,
