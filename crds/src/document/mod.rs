@@ -100,7 +100,10 @@ pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Diagnostic>> {
 fn read_all(text: &str) -> (Vec<YamlDocument>, Vec<YamlError>) {
     let (documents, errors) = yaml::read(text);
     let documents = documents.into_iter().flat_map(|document| {
-        let items = document.items().filter(|_| is_list(&document.value));
+        let items = match is_list(&document.value) {
+            true => document.items(),
+            false => None,
+        };
         items.unwrap_or_else(|| vec![document])
     });
     (documents.collect(), errors)

@@ -28,6 +28,7 @@ use crate::transport::manager::{TransportManager, TransportSnapshot};
 
 /// The shortest time between two writes of one pipeline's status, whatever happens meanwhile.
 pub(super) const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Everything that reconciling needs.
 pub(crate) struct Context {
     /// Writes.

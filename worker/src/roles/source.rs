@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -258,7 +257,7 @@ pub(crate) async fn apply_on_compressed(
 
 /// The announcements whose sources stay although they were restored: their copies are gone from the destination, or were changed
 /// there. Not known before they were compared.
-pub type SparedSources = watch::Receiver<Option<Arc<HashSet<String>>>>;
+pub type SparedSources = watch::Receiver<Option<HashSet<String>>>;
 
 /// Whether the source of a restored file stays, once that is known.
 pub(crate) async fn is_spared(spared: Option<&SparedSources>, file: &ReceiptFile) -> bool {
@@ -266,12 +265,15 @@ pub(crate) async fn is_spared(spared: Option<&SparedSources>, file: &ReceiptFile
         return false;
     };
     let known = spared.wait_for(Option::is_some).await;
-    let Ok(Some(announcements)) = known.map(|known| known.clone()) else {
+    let is_spared = known.map(|known| {
+        let ids = known.as_ref().zip(file.observed.as_ref());
+        ids.is_some_and(|(ids, observed)| ids.contains(&observed.announcement))
+    });
+    match is_spared {
+        Ok(is_spared) => is_spared,
         // The run has ended before it knew: the next one continues.
-        return std::future::pending().await;
-    };
-    let observed = file.observed.as_ref();
-    observed.is_some_and(|observed| announcements.contains(&observed.announcement))
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Renames or deletes the source of a restored file, if no later announcement of its name is known and it still is exactly

@@ -1,10 +1,11 @@
 //! What became of the files that were restored before.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use streampress_transport::FileName;
+use streampress_transport::{FileEntry, FileName, Files};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -95,10 +96,8 @@ impl Run {
         let files = destination.files().clone();
         let (journal, format) = (self.journal(), self.resolved.codec.format);
         let mut restored = RestoredCopies::load(destination.clone(), journal, format).await?;
-        let shown = files.location().to_owned();
-        let listed = blocking(move || files.list()).await;
-        let listed = listed.with_context(|| format!("listing {shown}"))?.files;
-        let mut found: HashMap<_, _> = listed
+        let mut found: HashMap<_, _> = list(files)
+            .await?
             .into_iter()
             .map(|entry| (entry.name.as_str().to_owned(), entry))
             .collect();
@@ -215,7 +214,7 @@ impl Run {
         let files = self
             .context
             .destination_files(&self.resolved.destination.location)?;
-        let listed = blocking(move || files.list()).await?.files;
+        let listed = list(files).await?;
         let there: HashSet<&str> = listed.iter().map(|entry| entry.name.as_str()).collect();
         restored.retain(|record| !there.contains(&*record.name));
         Ok(restored)
@@ -230,6 +229,12 @@ impl Run {
         }
         Ok(restored)
     }
+}
+
+async fn list(files: Arc<dyn Files>) -> Result<Vec<FileEntry>> {
+    let shown = files.location().to_owned();
+    let listed = blocking(move || files.list()).await;
+    Ok(listed.with_context(|| format!("listing {shown}"))?.files)
 }
 
 /// Whether the first of the files that are not as the database knows them are later versions of this pipeline's: then the

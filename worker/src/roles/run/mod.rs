@@ -99,7 +99,7 @@ struct Run {
     /// Restored files that are at the destination no longer at the end of a run that watches.
     taken_away: Mutex<Vec<SourceRecord>>,
     /// The announcements of restored files that are gone from the destination or were changed there, once they are known.
-    spared: tokio::sync::watch::Sender<Option<Arc<HashSet<String>>>>,
+    spared: tokio::sync::watch::Sender<Option<HashSet<String>>>,
     /// Whether messages about files that are done waited in vain.
     messages_wait: AtomicBool,
     database_put_back: bool,
@@ -185,7 +185,7 @@ impl Run {
             let altered = self.altered.lock();
             let ids = again.gone.iter().chain(&*altered);
             let ids = ids.map(|it| it.announcement.clone()).collect();
-            self.spared.send_replace(Some(Arc::new(ids)));
+            self.spared.send_replace(Some(ids));
         }
         let announced = self.spawn_source(input, again, &mut roles)?;
         let log = report.as_ref().map(|report| report.log.clone());

@@ -1,7 +1,7 @@
 //! Where a run's files come from, and what announces them.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::compare::{Again, RETRY_AFTER};
 use super::{Run, RunObserver, RunOptions};
 use crate::config::BadConfiguration;
-use crate::journal::RECOVERED;
+use crate::journal::{RECOVERED, SourceRecord};
+use crate::roles::connect::CompressorConnections;
 use crate::roles::redrive::{RedriveRequest, redrive};
 use crate::roles::scan::{ScanResult, Scanner};
 
@@ -123,26 +124,11 @@ impl Run {
         let again = Arc::new(again);
         let stopped = stop.clone();
         let connections = self.connections.clone();
-        let announce_again = async move {
+        let announcing_again = async move {
             let announce = || {
                 let (scanner, again, gone) = (scanner.clone(), again.clone(), gone.clone());
                 let connections = connections.clone();
-                async move {
-                    let names: Vec<_> = again.gone.iter().map(|it| it.name.clone()).collect();
-                    let missing = scanner.announce_names(&names).await?;
-                    let here = again.gone.iter().filter(|it| missing.contains(&it.name));
-                    let _ = gone.set(here.chain(&again.gone_elsewhere).cloned().collect());
-                    let names = scanner.announce_names(&again.others).await?;
-                    if !names.is_empty() {
-                        // What was packed before the pipeline took the source away is in the stream still.
-                        let request = RedriveRequest {
-                            names,
-                            ..RedriveRequest::default()
-                        };
-                        redrive(&connections, &scanner.announcer, &request).await?;
-                    }
-                    anyhow::Ok(())
-                }
+                async move { announce_again(&scanner, &connections, &again, &gone).await }
             };
             persist(&stopped, announce).await?;
             anyhow::Ok(scanner)
@@ -154,7 +140,7 @@ impl Run {
                 let connections = self.connections.for_generator();
                 let generator = self.context.generator(&settings, connections)?;
                 roles.spawn(async move {
-                    if let Err(error) = announce_again.await {
+                    if let Err(error) = announcing_again.await {
                         let _ = done.send(Err(error));
                         return;
                     }
@@ -168,7 +154,7 @@ impl Run {
             (FileInput::Generated | FileInput::Once, _) => {
                 roles.spawn(async move {
                     let scan = async {
-                        let scanner = announce_again.await?;
+                        let scanner = announcing_again.await?;
                         let announce = || {
                             let (scanner, stop) = (scanner.clone(), stop.clone());
                             async move { announce_all(&scanner, &stop).await }
@@ -189,7 +175,7 @@ impl Run {
             (FileInput::Watched, _) => {
                 let interval = Duration::from_secs(u64::from(self.resolved.source.scan_seconds));
                 roles.spawn(async move {
-                    match announce_again.await {
+                    match announcing_again.await {
                         Ok(scanner) => {
                             scanner.run(interval, None, &stop).await;
                             drop(done);
@@ -203,6 +189,29 @@ impl Run {
         }
         Ok(announced)
     }
+}
+
+/// Announces what is gone and what failed, as far as it is at the source. Of what failed and is not, the dead letters are sent again:
+/// what was packed before the pipeline took the source away is in the stream still.
+async fn announce_again(
+    scanner: &Scanner,
+    connections: &CompressorConnections,
+    again: &Again,
+    gone: &OnceLock<Vec<SourceRecord>>,
+) -> Result<()> {
+    let names: Vec<_> = again.gone.iter().map(|it| it.name.clone()).collect();
+    let missing = scanner.announce_names(&names).await?;
+    let here = again.gone.iter().filter(|it| missing.contains(&it.name));
+    let _ = gone.set(here.chain(&again.gone_elsewhere).cloned().collect());
+    let names = scanner.announce_names(&again.others).await?;
+    if !names.is_empty() {
+        let request = RedriveRequest {
+            names,
+            ..RedriveRequest::default()
+        };
+        redrive(connections, &scanner.announcer, &request).await?;
+    }
+    Ok(())
 }
 
 /// Repeats work that failed because a disk or a service is down for now, until it succeeds; nothing when stopped before.

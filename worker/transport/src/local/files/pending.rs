@@ -4,11 +4,11 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::rename_new::rename_new;
@@ -85,8 +85,6 @@ pub(super) struct PendingLocal {
     name: FileName,
     place: PathBuf,
     temporary: PathBuf,
-    /// The folder of `temporary`, wherever it was moved meanwhile; `None` where it may not be read.
-    folder: Option<File>,
     file: BufWriter<File>,
     made: Vec<PathBuf>,
     done: bool,
@@ -107,7 +105,6 @@ impl PendingLocal {
                 Ok(Some((temporary, file))) => {
                     return Ok(Self {
                         name,
-                        folder: File::open(folder).ok(),
                         place,
                         temporary,
                         file: BufWriter::with_capacity(BUFFER_BYTES, file),
@@ -171,12 +168,17 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
 }
 
 impl PendingLocal {
+    /// Also where its folder was moved meanwhile: Linux knows where an open file is.
     fn remove_temporary(&self) {
         if fs::remove_file(&self.temporary).is_ok() {
             return;
         }
-        if let (Some(folder), Some(name)) = (&self.folder, self.temporary.file_name()) {
-            let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
+        let open = format!("/proc/self/fd/{}", self.file.get_ref().as_raw_fd());
+        match fs::read_link(open) {
+            Ok(moved) if moved.file_name() == self.temporary.file_name() => {
+                let _ = fs::remove_file(moved);
+            }
+            Ok(_) | Err(_) => {}
         }
     }
 

@@ -473,6 +473,7 @@ fn a_location_that_is_away_is_no_empty_one_and_is_not_made_anew() {
     files.create(&name("new/b.txt")).unwrap();
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn an_unfinished_file_is_removed_where_its_folder_was_moved_meanwhile() {
     let above = tempfile::tempdir().unwrap();
