@@ -387,7 +387,13 @@ fn output_that_is_lost_is_an_error_and_a_closed_pipe_is_none() {
     let folder = Folder::new();
     folder.write("a.csv", b"1\n");
     folder.well(&["pack", "a.csv"]);
-    for args in [&["inspect", "a.csv.spk"][..], &["completion", "bash"]] {
+    for args in [
+        &["inspect", "a.csv.spk"][..],
+        &["completion", "bash"],
+        &["--help"],
+        &["help", "run"],
+        &["--version"],
+    ] {
         let start = |stdout: Stdio| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_streampress"));
             command.current_dir(folder.0.path()).args(args);

@@ -507,6 +507,12 @@ fn a_location_in_the_transports_own_folder_is_refused() {
         1,
         &["file:///data/stream/out", "choose another folder"],
     );
+    let expected = [
+        "pipeline.yaml:5:",
+        "file:///data/stream/out",
+        "choose another folder",
+    ];
+    says(&folder, &["validate", "pipeline.yaml"], 0, &expected);
 }
 
 #[test]

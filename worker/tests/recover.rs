@@ -213,6 +213,55 @@ fn a_database_put_back_to_between_announcing_and_packing_is_said_and_its_files_a
 }
 
 #[test]
+fn restored_files_that_were_taken_away_are_recovered_only_where_that_is_requested() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete, settleSeconds: 0}");
+    for name in ["kept", "taken"] {
+        folder.write(&format!("data/in/{name}.txt"), name);
+    }
+    folder.run_summary(&[]);
+    assert_eq!(folder.files("data/in").len(), 0);
+    fs::remove_file(folder.path("data/out/taken.txt")).expect("removed");
+    let output = folder.run(&role("run"));
+    let said = text(&output.stderr);
+    assert!(said.contains("'streampress recover --gone'"), "{said}");
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("taken.txt: restored before, and not at the destination any more"),
+        "{said}"
+    );
+    assert!(said.contains("kept.txt: restored before ("), "{said}");
+    assert!(said.contains("1 of those restored before"), "{said}");
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["filesGone"], 1, "{summary}");
+    let with_gone = [&role("recover")[..], &["--gone"]].concat();
+    let output = folder.run(&with_gone);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let summary = folder.run_summary(&[]);
+    let counts = ["filesGone", "filesRestored", "filesFailed"].map(|it| &summary[it]);
+    assert_eq!(counts, [0, 2, 0], "{summary}");
+    assert_eq!(text(&folder.files("data/out")["taken.txt"]), "taken");
+}
+
+#[test]
+fn all_files_of_a_destination_that_is_new_are_recovered_where_that_is_requested() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete, settleSeconds: 0}");
+    folder.write("data/in/a.txt", "words");
+    folder.run_summary(&[]);
+    fs::create_dir(folder.path("data/other")).expect("made");
+    let yaml = fs::read_to_string(folder.path("pipeline.yaml")).expect("readable");
+    folder.write(
+        "pipeline.yaml",
+        yaml + "  destination: {location: \"file:///data/other\"}\n",
+    );
+    let output = folder.run(&[&role("recover")[..], &["--gone"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["filesRestored"], 1, "{summary}");
+    assert_eq!(text(&folder.files("data/other")["a.txt"]), "words");
+}
+
+#[test]
 fn a_version_after_an_earlier_state_of_the_database_was_put_back_is_newer_than_all_in_the_stream() {
     for recovers_first in [true, false] {
         let folder = WorkFolder::with_spec("  codec: {effort: Fast}");

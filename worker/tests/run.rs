@@ -3,6 +3,8 @@
 mod support;
 
 use std::fs;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use streampress_transport::contract_tests::eventually_blocking;
@@ -95,6 +97,36 @@ fn a_stopped_run_continues_where_it_stopped() {
     );
     assert_eq!(folder.run_summary(&[])["filesRestored"], 60);
     assert_eq!(folder.files("data/in"), folder.files("data/out"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_end_of_the_terminal_stops_a_run_in_order_and_not_one_that_is_to_outlive_it() {
+    for (disposition, is_stopped) in [("--default-signal", true), ("--ignore-signal", false)] {
+        let folder = WorkFolder::with_spec(
+            "  generator: {schema: {example: stock-market}, fileSize: 4Ki, filesPerMinute: 1200, files: 60}",
+        );
+        let command = folder.command(&["run", "pipeline.yaml", "--data", "data", "--json"]);
+        let mut child = Command::new("env")
+            .arg(format!("{disposition}=HUP"))
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(folder.path("."))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        eventually_blocking("a file is restored", || {
+            !folder.files("data/out").is_empty()
+        });
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("sent");
+        let mut json = String::new();
+        let stdout = child.stdout.as_mut().expect("a pipe");
+        stdout.read_to_string(&mut json).expect("readable");
+        child.wait().expect("it ends");
+        let summary: serde_json::Value = serde_json::from_str(&json).expect("the summary is JSON");
+        assert_eq!(summary["interrupted"], is_stopped, "{summary}");
+    }
 }
 
 #[test]

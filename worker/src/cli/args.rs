@@ -74,6 +74,8 @@ pub(crate) enum Command {
     /// Make a plan from files, with which further files of their schemas are packed many times faster
     Train(TrainArgs),
     /// Show the blocks and streams of a packed file, or the schemas of a plan
+    ///
+    /// Nothing is unpacked, so damaged content is not found: 'streampress unpack FILE -o /dev/null' verifies every byte.
     Inspect(InspectArgs),
     /// Compare codecs on files: size, speed, memory
     Bench(BenchArgs),
@@ -208,6 +210,9 @@ fn dead_letter_reason() -> impl TypedValueParser<Value = DeadLetterReason> {
 pub(crate) struct RecoverArgs {
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
+    /// Send also files that were restored and are not at the destination any more; only with --data
+    #[arg(long)]
+    pub(crate) gone: bool,
     /// Only list the files with their versions, and send nothing
     #[arg(long)]
     pub(crate) list: bool,

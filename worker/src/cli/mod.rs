@@ -41,7 +41,11 @@ use crate::telemetry::open_files::{FileUse, LowFileLimit, OpenFiles};
 
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(other) if other.use_stderr() => other.exit(),
+        Err(help) => return print_help(&help),
+    };
     if cli.log_format == LogFormat::Json {
         output::use_json();
     }
@@ -59,6 +63,17 @@ pub fn main() -> ExitCode {
                 (false, false) => 1,
             })
         }
+    }
+}
+
+/// Prints what `--help` or `--version` asks for.
+fn print_help(help: &clap::Error) -> ExitCode {
+    match help.print() {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            output::error(&format!("writing to standard output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

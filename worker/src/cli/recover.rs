@@ -26,6 +26,11 @@ pub(super) fn command(args: RecoverArgs) -> Result<ExitCode> {
             "records of the original's format do not say which file they hold: recover needs codec.format Hybrid; submit the files again instead"
         );
     }
+    if args.gone && role.is_on_aws() {
+        bail!(
+            "--gone needs the destination of a data folder, and recover does not read one with --aws: submit the files again where their sources are"
+        );
+    }
     role.ensure_stream_exists()?;
     let report = runtime()?.block_on(async {
         role.ensure_database_is_whole().await?;
@@ -47,6 +52,7 @@ pub(super) fn command(args: RecoverArgs) -> Result<ExitCode> {
             chunks_queue: connections.chunks_queue,
             record_bytes: settings.codec.record_bytes,
             destination,
+            with_gone: args.gone,
             list_only: args.list,
         };
         let report = recovery.run().await?;
@@ -82,7 +88,7 @@ async fn journal(context: &RoleContext, settings: &CompressorSettings) -> Arc<dy
 
 fn print(report: &RecoveryReport, list_only: bool) -> Result<()> {
     let sent = if list_only { "to be sent" } else { "sent" };
-    let (mut sent_count, mut restored, mut incomplete) = (0, 0, 0);
+    let (mut sent_count, mut restored, mut gone, mut incomplete) = (0, 0, 0, 0);
     for file in &report.files {
         let did = match &file.outcome {
             RecoveryOutcome::Sent => {
@@ -92,6 +98,11 @@ fn print(report: &RecoveryReport, list_only: bool) -> Result<()> {
             RecoveryOutcome::Restored => {
                 restored += 1;
                 "restored before".to_owned()
+            }
+            RecoveryOutcome::RestoredAndGone => {
+                restored += 1;
+                gone += 1;
+                "restored before, and not at the destination any more".to_owned()
             }
             RecoveryOutcome::Incomplete {
                 cause,
@@ -115,6 +126,11 @@ fn print(report: &RecoveryReport, list_only: bool) -> Result<()> {
         "{} file(s) in the stream: {sent_count} {sent} to the chunks queue, {restored} restored before, {incomplete} incomplete",
         report.files.len()
     ));
+    if gone > 0 {
+        output::say(&format!(
+            "{gone} of those restored before are not at the destination any more; 'streampress recover --gone' with the same FILE and --data sends them, too"
+        ));
+    }
     for position in &report.damaged {
         output::say(&format!(
             "{position}: {} bytes are damaged; what they held is not recovered",

@@ -49,6 +49,11 @@ pub(super) struct ProcessOptions {
 }
 
 impl RoleCommand {
+    /// Whether the command works on queues and a stream in AWS.
+    pub(super) fn is_on_aws(&self) -> bool {
+        self.transport == TransportChoice::Aws
+    }
+
     pub(super) fn find(args: PipelineArgs) -> Result<Self> {
         let config = Config::find(args.file.as_deref(), &mut output::note)?;
         let (transport, data) = match (&config, args.data) {

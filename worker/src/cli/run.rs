@@ -101,6 +101,12 @@ fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
             summary.files_failed
         ));
     }
+    if summary.files_gone > 0 {
+        output::say(&format!(
+            "{} restored file(s) are not at the destination any more; the next run restores those whose source is there; 'streampress recover --gone' with the same FILE and --data sends the others again, as long as the stream has them",
+            summary.files_gone
+        ));
+    }
     if let Some(state) = summary.earlier_state {
         output::say(state.notice());
     }

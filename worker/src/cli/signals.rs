@@ -1,5 +1,6 @@
-//! Ctrl-C and SIGTERM: the first one starts an orderly shutdown, the second one ends the process at once. What follows within
-//! half a second of the first is the same request: `timeout` sends SIGTERM to its child and then to the child's group.
+//! Ctrl-C, SIGTERM and the end of the terminal (SIGHUP, unless `nohup` has the process ignore it): the first one starts an orderly
+//! shutdown, the second one ends the process at once. What follows within half a second of the first is the same request:
+//! `timeout` sends SIGTERM to its child and then to the child's group.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -35,27 +36,39 @@ pub(super) fn shutdown_on_signal(on_first: impl FnOnce() + Send + 'static) -> Ca
     token
 }
 
-/// Both signals from one moment on: one that comes while the one before is acted on is not lost.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
+/// The signals from one moment on: one that comes while the one before is acted on is not lost.
+struct Signals(Vec<Signal>);
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+        if !ignores_hangup() {
+            kinds.push(SignalKind::hangup());
+        }
+        Ok(Self(
+            kinds.into_iter().map(signal).collect::<Result<_, _>>()?,
+        ))
     }
 
     /// Ready with each signal.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        match self.interrupt.poll_recv(context) {
-            Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => self.terminate.poll_recv(context).map(drop),
+        let mut polled = self.0.iter_mut().map(|signal| signal.poll_recv(context));
+        match polled.any(|it| it.is_ready()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
     }
+}
+
+/// Whether the process was started to outlive its terminal. To listen to the signal would end that; so it counts as ignored where
+/// the system does not tell.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_none_or(|mask| mask & 1 != 0)
 }
 
 /// Waits, right after the first signal, for one that is another request.

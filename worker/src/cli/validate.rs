@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use streampress_crds::CheckedPipeline;
 use streampress_crds::document::{self, Documents, FieldPlaces};
+use streampress_crds::settings::Resolved;
+use streampress_transport::local::Local;
 
 use super::args::ValidateArgs;
 use super::output;
@@ -51,6 +53,9 @@ fn validate((file, text): (&Path, &str), live: bool, names: &mut PlacesByName) -
             for notice in &loaded.notices {
                 output::note(&notice.to_string());
             }
+            for (pipeline, places) in loaded.pipelines.iter().zip(&loaded.places) {
+                note_kept_folders(file, places, pipeline.resolved());
+            }
             let valid = !live || validate_live(file, loaded.pipelines)?;
             if valid {
                 output::print(&format!("{}: good\n", file.display()))?;
@@ -73,6 +78,31 @@ fn say_problems(file: &Path, places: &FieldPlaces, problems: Vec<(String, String
     for (field, problem) in problems {
         let (line, column) = places.of(&field);
         output::say(&format!("{}:{line}:{column}: {problem}", file.display()));
+    }
+}
+
+/// Says which locations are fine in a cluster and refused in a data folder, where the transport keeps its own there.
+fn note_kept_folders(file: &Path, places: &FieldPlaces, resolved: &Resolved) {
+    let report = resolved.report.as_ref();
+    let locations = [
+        ("spec.source.location", Some(&resolved.source.location)),
+        (
+            "spec.destination.location",
+            Some(&resolved.destination.location),
+        ),
+        ("spec.report.location", report.map(|it| &it.location)),
+    ];
+    for (field, location) in locations {
+        let Some((location, below)) = location.and_then(|it| Some((it, it.below_data()?))) else {
+            continue;
+        };
+        if Local::keeps(Path::new(below)) {
+            let (line, column) = places.of(field);
+            output::note(&format!(
+                "{}:{line}:{column}: {field}: {location}: `streampress run` and roles with --data keep their queues and their stream there and refuse it; choose another folder",
+                file.display()
+            ));
+        }
     }
 }
 

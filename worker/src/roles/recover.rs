@@ -45,6 +45,8 @@ pub struct Recovery {
     pub record_bytes: usize,
     /// The destination, where it can be read from here.
     pub destination: Option<Arc<dyn Files>>,
+    /// Whether files that were restored and are not at the destination any more are sent, too.
+    pub with_gone: bool,
     /// Whether nothing is sent.
     pub list_only: bool,
 }
@@ -69,6 +71,8 @@ pub enum RecoveryOutcome {
     Sent,
     /// Nothing: it was restored.
     Restored,
+    /// Nothing: it was restored, and no file of its name is at the destination any more.
+    RestoredAndGone,
     /// Its newest version cannot be had from the stream, for this cause.
     Incomplete {
         /// What is missing.
@@ -166,7 +170,12 @@ impl Recovery {
         // Several attempts may have packed the newest.
         let is_whole = whole.as_ref().is_some_and(|it| it.order(newest).is_eq());
         if self.was_restored(newest).await? {
-            return Ok((RecoveryOutcome::Restored, None));
+            if !self.is_gone(&newest.described.file).await? {
+                return Ok((RecoveryOutcome::Restored, None));
+            }
+            if !self.with_gone {
+                return Ok((RecoveryOutcome::RestoredAndGone, None));
+            }
         }
         let there = match is_doubtful || !is_whole {
             true => self.at_destination(&newest.described.file).await?,
@@ -202,6 +211,24 @@ impl Recovery {
             noted.state == SourceState::Restored && noted.hash == file.hash.as_str()
         });
         Ok(is_noted || self.journal.was_restored(name, id.as_str()).await?)
+    }
+
+    /// Whether no file of the name is at the destination, where that can be read from here.
+    async fn is_gone(&self, file: &FileRef) -> Result<bool> {
+        let Some(destination) = self.destination.clone() else {
+            return Ok(false);
+        };
+        let name = file.name.clone();
+        let found = blocking(move || destination.stat(&name)).await;
+        match found {
+            Ok(found) => Ok(found.is_none()),
+            // Only a word in the answer depends on it.
+            Err(_) if !self.with_gone => Ok(false),
+            Err(error) => {
+                let step = format!("looking for {} at the destination", file.name);
+                Err(error).context(step)
+            }
+        }
     }
 
     /// The hash of the file's namesake at the destination, where that can be read from here.

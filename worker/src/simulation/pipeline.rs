@@ -330,6 +330,7 @@ impl SimPipeline {
             journal,
             record_bytes: RECORD_BYTES,
             destination: (!self.has_notes()).then_some(destination),
+            with_gone: false,
             list_only: false,
         }
     }

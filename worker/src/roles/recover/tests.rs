@@ -121,6 +121,7 @@ impl RecoveryFixture {
             journal: self.journal.clone(),
             record_bytes: RECORD_BYTES,
             destination: Some(self.files("out")),
+            with_gone: false,
             list_only,
         };
         let report = recovery.run().await.expect("recovered");
@@ -323,7 +324,7 @@ async fn a_file_that_the_journal_of_the_source_has_as_restored_is_left_out() {
     let (report, _) = pipeline.recover().await;
     // Of the other name, other content was restored.
     let expected = [
-        ("a.txt", &RecoveryOutcome::Restored),
+        ("a.txt", &RecoveryOutcome::RestoredAndGone),
         ("b.txt", &RecoveryOutcome::Sent),
     ];
     assert_eq!(outcomes(&report), expected);

@@ -184,6 +184,11 @@ impl Run {
         match self.differences(|_| {}, &stop).await {
             Ok(None) => {}
             Ok(Some(Differences { again, altered, .. })) => {
+                let mut restored_again = self.gone.get().cloned().unwrap_or_default();
+                restored_again.retain(|record| {
+                    !again.gone.contains(record) && !again.gone_elsewhere.contains(record)
+                });
+                *self.restored_again.lock() = restored_again;
                 *self.taken_away.lock() = again.gone;
                 // What it found at its start is in it, as far as it still is so.
                 *self.altered.lock() = altered;
@@ -198,7 +203,10 @@ impl Run {
     /// be read, none is known to be.
     pub(super) async fn look_for_gone(&self) {
         match self.gone_now().await {
-            Ok(gone) => *self.taken_away.lock() = gone,
+            Ok((gone, restored_again)) => {
+                *self.taken_away.lock() = gone;
+                *self.restored_again.lock() = restored_again;
+            }
             Err(error) => {
                 warn!(
                     "Could not look whether the restored files are at the destination: {error:#}."
@@ -207,7 +215,8 @@ impl Run {
         }
     }
 
-    async fn gone_now(&self) -> Result<Vec<SourceRecord>> {
+    /// The restored files that are not at the destination, and those that were not when the run began and are by now.
+    async fn gone_now(&self) -> Result<(Vec<SourceRecord>, Vec<SourceRecord>)> {
         let location = self.scanner.announcer.source.location();
         let mut restored = self.journal().sources(location).await?;
         restored.retain(|record| record.state == SourceState::Restored);
@@ -217,7 +226,9 @@ impl Run {
         let listed = list(files).await?;
         let there: HashSet<&str> = listed.iter().map(|entry| entry.name.as_str()).collect();
         restored.retain(|record| !there.contains(&*record.name));
-        Ok(restored)
+        let mut restored_again = self.gone.get().cloned().unwrap_or_default();
+        restored_again.retain(|record| there.contains(&*record.name));
+        Ok((restored, restored_again))
     }
 
     /// The restored files of other locations than this run's source.

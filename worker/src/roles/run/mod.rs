@@ -98,6 +98,8 @@ struct Run {
     altered: Mutex<Vec<SourceRecord>>,
     /// Restored files that are at the destination no longer at the end of a run that watches.
     taken_away: Mutex<Vec<SourceRecord>>,
+    /// Of the files in `gone`, those that are at the destination again when the run ends.
+    restored_again: Mutex<Vec<SourceRecord>>,
     /// The announcements of restored files that are gone from the destination or were changed there, once they are known.
     spared: tokio::sync::watch::Sender<Option<HashSet<String>>>,
     /// Whether messages about files that are done waited in vain.
@@ -151,6 +153,7 @@ impl Run {
             gone: Arc::default(),
             altered: Mutex::default(),
             taken_away: Mutex::default(),
+            restored_again: Mutex::default(),
             spared: tokio::sync::watch::Sender::new(None),
             messages_wait: AtomicBool::new(false),
             database_put_back,
@@ -201,7 +204,9 @@ impl Run {
         match &self.resolved.destination.location {
             _ if self.is_endless(input) => self.look_for_taken_away().await,
             // A bucket's folder is not replaced, and its listing has a price.
-            Location::File { .. } if has_restored => self.look_for_gone().await,
+            Location::File { .. } if has_restored || self.found_gone() => {
+                self.look_for_gone().await;
+            }
             Location::File { .. } | Location::S3 { .. } => {}
         }
         let found = self.found(progress).await?;
@@ -228,6 +233,11 @@ impl Run {
 
     fn journal(&self) -> &dyn FileJournal {
         &*self.context.journal
+    }
+
+    /// Whether restored files were not at the destination when the run began: it may have restored them again, from the stream.
+    fn found_gone(&self) -> bool {
+        self.gone.get().is_some_and(|gone| !gone.is_empty())
     }
 
     /// Whether restored files stay at the source.
