@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use streampress_transport::contract_tests::eventually_blocking;
 use support::{WorkFolder, text};
@@ -244,6 +245,85 @@ fn restored_files_that_were_taken_away_are_recovered_only_where_that_is_requeste
 }
 
 #[test]
+fn what_cannot_be_restored_again_stops_no_other_and_is_a_failure_like_any_other() {
+    let folder = WorkFolder::with_spec("  source: {onRestored: Delete, settleSeconds: 0}");
+    for name in ["a", "b"] {
+        folder.write(&format!("data/in/{name}.txt"), name);
+    }
+    folder.run_summary(&[]);
+    let obstruct = || {
+        let _ = fs::remove_file(folder.path("data/out/a.txt"));
+        fs::create_dir(folder.path("data/out/a.txt")).expect("made");
+    };
+    obstruct();
+    fs::remove_file(folder.path("data/out/b.txt")).expect("removed");
+    let with_gone = [&role("recover")[..], &["--gone"]].concat();
+    let output = folder.run(&with_gone);
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("a.txt: not sent") && said.contains("b.txt: sent"),
+        "{said}"
+    );
+    fs::remove_dir(folder.path("data/out/a.txt")).expect("removed");
+    let output = folder.run(&with_gone);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // It is in the way again before the worker comes.
+    obstruct();
+    let output = folder.run(&[&role("run")[..], &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let list = folder.run_well(&[&role("redrive")[..], &["--list"]].concat());
+    assert!(list.contains("a.txt: dead"), "{list}");
+    fs::remove_dir(folder.path("data/out/a.txt")).expect("removed");
+    folder.run_well(&role("redrive"));
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["filesRestored"], 2, "{summary}");
+    assert_eq!(text(&folder.files("data/out")["a.txt"]), "a");
+}
+
+#[test]
+fn the_only_copies_of_files_stay_after_a_database_was_put_back_however_old_they_are() {
+    let folder = WorkFolder::with_spec("  source: {onCompressed: Delete, settleSeconds: 0}");
+    folder.write("data/in/first.txt", "first");
+    folder.run_summary(&[]);
+    fs::create_dir(folder.path("backup")).expect("made");
+    copy_database(&folder.path("data"), &folder.path("backup"));
+    let names = ["a", "b", "c"];
+    for name in names {
+        let path = format!("data/in/{name}.txt");
+        folder.write(&path, name);
+        folder.run_well(&[&["submit", &path][..], &SUBMIT].concat());
+    }
+    compress(&folder, 3);
+    assert_eq!(folder.files("data/in").len(), 0);
+    copy_database(&folder.path("backup"), &folder.path("data"));
+    let old = std::time::SystemTime::now() - Duration::from_secs(3 * 24 * 3600);
+    for segment in fs::read_dir(folder.path("data/stream")).expect("readable") {
+        let path = segment.expect("readable").path();
+        let file = fs::File::options().append(true).open(path).expect("opens");
+        file.set_modified(old).expect("set");
+    }
+    // Whatever is started first.
+    folder.run(&role("run"));
+    let output = folder.run(&[&role("run")[..], &["--json"]].concat());
+    let summary: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("the summary is JSON");
+    assert_eq!(summary["databasePutBack"], true, "{summary}");
+    let list = folder.run_well(&[&role("recover")[..], &["--list"]].concat());
+    for name in names {
+        assert!(list.contains(&format!("{name}.txt: to be sent")), "{list}");
+    }
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(0), "{said}");
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["databasePutBack"], false, "{summary}");
+    let restored = folder.files("data/out");
+    for name in names {
+        assert_eq!(text(&restored[&format!("{name}.txt")]), name);
+    }
+}
+
+#[test]
 fn all_files_of_a_destination_that_is_new_are_recovered_where_that_is_requested() {
     let folder = WorkFolder::with_spec("  source: {onRestored: Delete, settleSeconds: 0}");
     folder.write("data/in/a.txt", "words");
@@ -305,8 +385,8 @@ fn a_version_after_an_earlier_state_of_the_database_was_put_back_is_newer_than_a
         submit("version 4");
         let summary = folder.run_summary(&[]);
         assert_eq!(
-            summary["databasePutBack"], false,
-            "messages were sent since"
+            summary["databasePutBack"], !recovers_first,
+            "until recover ran, although messages were sent since"
         );
         let there = || folder.files("data/out")["a.txt"].clone();
         assert_eq!(text(&there()), "version 4", "{recovers_first}");
@@ -420,6 +500,9 @@ fn later_versions_are_not_called_changed_by_others_after_an_earlier_state_was_pu
         "{said}"
     );
     assert!(said.contains("use 'streampress recover'"), "{said}");
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(0), "{said}");
+    folder.run_well(&run);
     // Not every version is the pipeline's.
     folder.write("data/out/a.txt", "edited");
     let output = folder.run(&run);

@@ -88,7 +88,7 @@ async fn journal(context: &RoleContext, settings: &CompressorSettings) -> Arc<dy
 
 fn print(report: &RecoveryReport, list_only: bool) -> Result<()> {
     let sent = if list_only { "to be sent" } else { "sent" };
-    let (mut sent_count, mut restored, mut gone, mut incomplete) = (0, 0, 0, 0);
+    let (mut sent_count, mut restored, mut gone, mut incomplete, mut not_sent) = (0, 0, 0, 0, 0);
     for file in &report.files {
         let did = match &file.outcome {
             RecoveryOutcome::Sent => {
@@ -103,6 +103,10 @@ fn print(report: &RecoveryReport, list_only: bool) -> Result<()> {
                 restored += 1;
                 gone += 1;
                 "restored before, and not at the destination any more".to_owned()
+            }
+            RecoveryOutcome::NotSent(cause) => {
+                not_sent += 1;
+                format!("not sent: {cause}")
             }
             RecoveryOutcome::Incomplete {
                 cause,
@@ -122,8 +126,12 @@ fn print(report: &RecoveryReport, list_only: bool) -> Result<()> {
         let line = format!("{}: {did} (version {}{bundle})", file.name, file.version);
         output::print(&format!("{}\n", printable(&line)))?;
     }
+    let not_sent = match not_sent {
+        0 => String::new(),
+        count => format!(", {count} not sent"),
+    };
     output::say(&format!(
-        "{} file(s) in the stream: {sent_count} {sent} to the chunks queue, {restored} restored before, {incomplete} incomplete",
+        "{} file(s) in the stream: {sent_count} {sent} to the chunks queue, {restored} restored before, {incomplete} incomplete{not_sent}",
         report.files.len()
     ));
     if gone > 0 {
@@ -147,6 +155,12 @@ fn print(report: &RecoveryReport, list_only: bool) -> Result<()> {
         output::say(&format!(
             "{} packed file(s) or bundle(s) of an earlier release, whose records do not name them",
             report.undescribed
+        ));
+    }
+    if report.of_original > 0 {
+        output::say(&format!(
+            "{} record(s) of the original's format, which do not say which file they hold",
+            report.of_original
         ));
     }
     Ok(())

@@ -97,13 +97,19 @@ fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
     }
     if summary.files_failed > 0 {
         output::say(&format!(
-            "{} file(s) failed; correct the causes, then the same command again: it announces failed files again, or sends again what was packed; 'streampress redrive --discard' with the same FILE and --data ends those that are gone for good",
+            "{} file(s) failed; correct the causes, then the same command again: it announces failed files again, or sends again what was packed; 'streampress redrive --discard --name NAME' with the same FILE and --data ends one that is gone for good",
             summary.files_failed
         ));
     }
     if summary.files_gone > 0 {
+        let others = match summary.normalised {
+            true => "the original's format has no way to restore the others",
+            false => {
+                "'streampress recover --gone' with the same FILE and --data sends the others again, as long as the stream has them"
+            }
+        };
         output::say(&format!(
-            "{} restored file(s) are not at the destination any more; the next run restores those whose source is there; 'streampress recover --gone' with the same FILE and --data sends the others again, as long as the stream has them",
+            "{} restored file(s) are not at the destination any more; the next run restores those whose source is there; {others}",
             summary.files_gone
         ));
     }

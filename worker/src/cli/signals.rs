@@ -41,6 +41,8 @@ struct Signals(Vec<Signal>);
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
+        // A limit of file sizes (ulimit -f) is then an error of the write, and not the end of the process.
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
         let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
         if !ignores_hangup() {
             kinds.push(SignalKind::hangup());

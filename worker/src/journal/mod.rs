@@ -118,8 +118,8 @@ impl JournalProgress {
 ///
 /// Contract: a file only moves forward (announced, compressed, restored or superseded or failed), and recording the same
 /// step again changes nothing. A dead letter may be discarded, with all that is known of its file. The ways back are
-/// [`FileJournal::record_redriven`] and [`SourceJournal::record_announcements`]. What was recorded is durable. A journal that
-/// has none of this says so by [`KeepsNoFiles`].
+/// [`FileJournal::record_redriven`], [`FileJournal::record_recovered`] and [`SourceJournal::record_announcements`]. What was
+/// recorded is durable. A journal that has none of this says so by [`KeepsNoFiles`].
 #[async_trait]
 pub trait FileJournal: SourceJournal {
     /// The file is known. Keeps what is known already, and how far it is.
@@ -140,6 +140,8 @@ pub trait FileJournal: SourceJournal {
     async fn record_failed(&self, file_id: &str, failure: &Failure) -> TransportResult<()>;
     /// The dead letter was sent again: the file is under way once more.
     async fn record_redriven(&self, file_id: &str) -> TransportResult<()>;
+    /// Its manifest is about to be sent again, from the stream: the file is under way once more, also one that was restored.
+    async fn record_recovered(&self, file_id: &str) -> TransportResult<()>;
     /// The dead letter was discarded: the file is not known any more, and what comes under its name later is new. A file that
     /// is no dead letter stays known.
     async fn record_discarded(&self, file_id: &str) -> TransportResult<()>;

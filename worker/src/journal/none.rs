@@ -100,6 +100,10 @@ impl<J: KeepsNoFiles> FileJournal for J {
         Ok(())
     }
 
+    async fn record_recovered(&self, _: &str) -> TransportResult<()> {
+        Ok(())
+    }
+
     async fn record_discarded(&self, _: &str) -> TransportResult<()> {
         Ok(())
     }

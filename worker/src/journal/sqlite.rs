@@ -389,6 +389,17 @@ impl FileJournal for SqliteJournal {
         .await
     }
 
+    async fn record_recovered(&self, file_id: &str) -> TransportResult<()> {
+        self.mark(
+            file_id,
+            "UPDATE files SET restored_at = NULL, superseded_at = NULL, failed_at = NULL, reason = NULL,
+               announced_at = coalesce(announced_at, ?2)
+             WHERE file_id = ?1 AND ?3 = 0",
+            Box::new(0),
+        )
+        .await
+    }
+
     async fn record_discarded(&self, file_id: &str) -> TransportResult<()> {
         let file_id = file_id.to_owned();
         self.database

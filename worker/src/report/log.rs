@@ -75,6 +75,8 @@ struct LogState {
     is_run: bool,
     /// Whether something could not be written since the page was.
     is_failing: bool,
+    /// The data folder that holds the page. It is not made: where it was moved away, a new one would be in its way back.
+    data: Option<PathBuf>,
 }
 
 /// What was read of a file of lines.
@@ -120,6 +122,7 @@ impl ReportLog {
             counts: None,
             is_run: false,
             is_failing: false,
+            data: None,
         };
         Self {
             shared: Arc::new(Mutex::new(inner)),
@@ -128,12 +131,18 @@ impl ReportLog {
         }
     }
 
-    /// The page's counts are those of the data folder's journal.
-    pub(crate) fn counted_by(self, journal: Arc<dyn FileJournal>) -> Self {
+    /// The same of a page in the data folder `data`: its counts are those of the folder's journal.
+    pub(crate) fn in_data_folder(self, data: &Path, journal: Arc<dyn FileJournal>) -> Self {
+        self.shared.lock().data = Some(data.to_owned());
         Self {
             journal: Some(journal),
             ..self
         }
+    }
+
+    /// Whether the page is not what it should be, since something could not be written.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.shared.lock().is_failing
     }
 
     /// Adds a row, and renders the page if the last try was some time ago; a page in a bucket waits for [`Self::refresh`]. A
@@ -380,9 +389,25 @@ impl LogState {
         Ok(())
     }
 
+    /// Makes a folder, but for the data folder.
+    fn make(&self, folder: &Path) -> io::Result<()> {
+        match &self.data {
+            Some(data) if !data.is_dir() => Err(io::ErrorKind::NotFound.into()),
+            Some(_) | None => fs::create_dir_all(folder),
+        }
+    }
+
+    fn write_whole(&self, path: &Path, content: &[u8]) -> Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        self.make(folder)
+            .and_then(|()| write_whole(path, content))
+            .with_context(|| format!("writing {}", path.display()))
+    }
+
     fn open_lines(&mut self) -> Result<()> {
         let folder = self.folder();
-        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        self.make(&folder)
+            .with_context(|| format!("making {}", folder.display()))?;
         let path = folder.join(format!("{}.jsonl", self.writer));
         let opened = OpenOptions::new().create(true).append(true).open(&path);
         self.lines = Some(opened.with_context(|| format!("opening {}", path.display()))?);
@@ -441,8 +466,7 @@ impl LogState {
         self.catch_up()?;
         self.last_run = self.stored_last_run()?;
         let html = page::render(&self.combined, &self.meta());
-        write_whole(&self.page, html.as_bytes())
-            .with_context(|| format!("writing {}", self.page.display()))?;
+        self.write_whole(&self.page, html.as_bytes())?;
         self.changed = false;
         self.is_failing = false;
         Ok(())
@@ -465,7 +489,7 @@ impl LogState {
         }
         let path = self.folder().join(LAST_RUN);
         let json = serde_json::to_vec(&self.last_run).context("writing names as JSON")?;
-        write_whole(&path, &json).with_context(|| format!("writing {}", path.display()))
+        self.write_whole(&path, &json)
     }
 
     fn stored_last_run(&self) -> Result<LastRun> {
@@ -546,7 +570,7 @@ impl LogState {
             return Ok(());
         }
         let line = StateLine::of(&self.own).to_line()?;
-        write_whole(&path, &line).with_context(|| format!("writing {}", path.display()))?;
+        self.write_whole(&path, &line)?;
         self.lines = Some(OpenOptions::new().append(true).open(&path)?);
         Ok(())
     }
@@ -563,7 +587,6 @@ fn meta(title: &str, last_run: LastRun, counts: Option<JournalCounts>) -> Report
 
 fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
     let mut pending = tempfile::Builder::new()
         .prefix(streampress_transport::TEMPORARY_PREFIX)
         .tempfile_in(folder)?;

@@ -638,7 +638,7 @@ impl RoleContext {
                 let page = self.path(location)?;
                 let log = ReportLog::open(&page, title, &writer);
                 match self.has_data_folder() && self.is_in_data_folder(location)? {
-                    true => (log.counted_by(self.journal.clone()), page),
+                    true => (log.in_data_folder(&self.data, self.journal.clone()), page),
                     false => (log, page),
                 }
             }

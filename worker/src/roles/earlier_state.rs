@@ -16,13 +16,16 @@ use crate::journal::FileJournal;
 use crate::message::{DescribedFile, FileRef};
 use crate::roles::connect::Backend;
 use crate::roles::context::RoleContext;
-use crate::runtime::blocking;
+use crate::runtime::{self, blocking};
 
 /// The most bytes of the stream that are read. Where all works as it should, none are: what follows a file's last record is
 /// its manifest's message, which is younger.
 const MOST_BYTES: u64 = 256 << 20;
 /// The journal's key of the time of the last `recover`, which sends what an earlier database knew.
 pub(crate) const LOST_IS_RECOVERED: &str = "lost database is recovered";
+/// The journal's key of the time at which it was last found that the database was put back: it cannot be told any more once the
+/// next message is sent.
+const WAS_PUT_BACK: &str = "database was put back";
 
 /// What the stream has and the database does not know of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +54,7 @@ impl EarlierState {
         let Backend::Embedded(local) = &context.backend else {
             return None;
         };
-        match was_put_back(local, context).await {
+        match was_put_back(local, &*context.journal, context).await {
             true => Some(Self::PutBack),
             false => is_lost(local, &*context.journal)
                 .await
@@ -81,10 +84,29 @@ impl Sources for RoleContext {
     }
 }
 
-/// Whether the stream has a version that is later than any which the database has announced, or one whose message was never
-/// received, although its source is gone. It can be told until the next message is sent.
-pub(crate) async fn was_put_back(local: &Local, sources: &dyn Sources) -> bool {
-    told(look_for_later(local, sources).await)
+/// Whether the database was found put back, now or before, and no `recover` ran since. It is found where the stream has a version
+/// that is later than any which the database has announced, or one whose message was never received, although its source is gone.
+pub(crate) async fn was_put_back(
+    local: &Local,
+    journal: &dyn FileJournal,
+    sources: &dyn Sources,
+) -> bool {
+    let looking = async {
+        if look_for_later(local, sources).await? {
+            let now = runtime::now_millis().to_string();
+            journal.set(WAS_PUT_BACK, &now).await?;
+            return Ok(true);
+        }
+        let found_at = millis_of(journal, WAS_PUT_BACK).await?;
+        Ok(found_at > millis_of(journal, LOST_IS_RECOVERED).await?)
+    };
+    told(looking.await)
+}
+
+/// When the key was last set, milliseconds since 1970; `None` for never.
+async fn millis_of(journal: &dyn FileJournal, key: &str) -> TransportResult<Option<u64>> {
+    let millis = journal.get(key).await?;
+    Ok(millis.and_then(|millis| millis.parse().ok()))
 }
 
 /// Whether the stream has a file of an earlier database whose name this one does not know, and no `recover` ran since. Files
@@ -212,8 +234,9 @@ mod tests {
         }
     }
 
+    /// As the first command after it finds it.
     async fn was_put_back(local: &Local) -> bool {
-        super::was_put_back(local, &IsGone(false)).await
+        told(look_for_later(local, &IsGone(false)).await)
     }
 
     #[tokio::test]
@@ -223,18 +246,43 @@ mod tests {
         let queue = local.files_queue();
         let gone = IsGone(true);
         let version = announce(&*queue, 1).await;
-        assert!(!super::was_put_back(&local, &gone).await, "not packed");
+        assert!(!told(look_for_later(&local, &gone).await), "not packed");
         // Later than the message, by the clock of a slow file system too.
         tokio::time::sleep(Duration::from_millis(20)).await;
         let packed = local.stream().append(vec![record(version)]).await;
         packed.expect("appended");
         // Power loss may undo a receive: then the file is at its source still.
         assert!(!was_put_back(&local).await);
-        assert!(super::was_put_back(&local, &gone).await);
+        assert!(told(look_for_later(&local, &gone).await));
         let received = queue.receive(1, Duration::ZERO).await.expect("received");
         assert_eq!(received.len(), 1);
         // Its worker was killed before it sent the manifest.
-        assert!(!super::was_put_back(&local, &gone).await);
+        assert!(!told(look_for_later(&local, &gone).await));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_was_put_back_is_told_until_its_files_are_recovered() {
+        let root = tempfile::tempdir().expect("a folder");
+        let local = Local::open(root.path(), LocalOptions::default()).expect("opens");
+        let journal = SqliteJournal::open(&local).expect("opens");
+        let queue = local.files_queue();
+        let told = || super::was_put_back(&local, &journal, &IsGone(false));
+        let announced = announce(&*queue, 1).await;
+        let recovered = journal.set(LOST_IS_RECOVERED, "1").await;
+        recovered.expect("recorded");
+        assert!(!told().await);
+        // Later than the message, by the clock of a slow file system too.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let later = FileVersion::new("files", announced.epoch() + 1, 1.into());
+        let appended = local.stream().append(vec![record(later)]).await;
+        appended.expect("appended");
+        assert!(told().await);
+        announce(&*queue, 2).await;
+        assert!(told().await, "although messages were sent since");
+        let now = runtime::now_millis() + 1;
+        let recovered = journal.set(LOST_IS_RECOVERED, &now.to_string()).await;
+        recovered.expect("recorded");
+        assert!(!told().await);
     }
 
     #[tokio::test]

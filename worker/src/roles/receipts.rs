@@ -366,6 +366,14 @@ async fn send_again(
             );
             Ok(())
         }
+        Err(HandlerError::Permanent(failure))
+            if failure.reason == DeadLetterReason::SourceMissing =>
+        {
+            give_up(&format!(
+                "{} is not in {} either; put it back, or what the stream has lost, then 'streampress redrive' with the same FILE and --data or --aws",
+                file.name, file.location
+            ))
+        }
         Err(HandlerError::Permanent(failure)) => give_up(&failure.detail),
         Err(error) => Err(error),
     }

@@ -73,6 +73,8 @@ pub enum RecoveryOutcome {
     Restored,
     /// Nothing: it was restored, and no file of its name is at the destination any more.
     RestoredAndGone,
+    /// Nothing, for this cause.
+    NotSent(String),
     /// Its newest version cannot be had from the stream, for this cause.
     Incomplete {
         /// What is missing.
@@ -91,6 +93,8 @@ pub struct RecoveryReport {
     pub without_first: usize,
     /// Files and bundles whose records an earlier release wrote, which do not describe them.
     pub undescribed: usize,
+    /// Records of the original's format, which do not say which file they hold.
+    pub of_original: usize,
     /// Stretches of the stream that are damaged: what they held is not known.
     pub damaged: Vec<Position>,
 }
@@ -98,9 +102,13 @@ pub struct RecoveryReport {
 impl RecoveryReport {
     /// Whether something in the stream could not be recovered.
     pub fn is_partial(&self) -> bool {
-        let is_incomplete =
-            |file: &RecoveredFile| matches!(file.outcome, RecoveryOutcome::Incomplete { .. });
-        self.without_first + self.undescribed + self.damaged.len() > 0
+        let is_incomplete = |file: &RecoveredFile| match file.outcome {
+            RecoveryOutcome::Incomplete { .. } | RecoveryOutcome::NotSent(_) => true,
+            RecoveryOutcome::Sent
+            | RecoveryOutcome::Restored
+            | RecoveryOutcome::RestoredAndGone => false,
+        };
+        self.without_first + self.undescribed + self.of_original + self.damaged.len() > 0
             || self.files.iter().any(is_incomplete)
     }
 }
@@ -115,6 +123,7 @@ impl Recovery {
         }
         let mut report = RecoveryReport {
             undescribed: found.undescribed(),
+            of_original: found.of_original,
             damaged: std::mem::take(&mut found.damaged),
             ..RecoveryReport::default()
         };
@@ -170,11 +179,15 @@ impl Recovery {
         // Several attempts may have packed the newest.
         let is_whole = whole.as_ref().is_some_and(|it| it.order(newest).is_eq());
         if self.was_restored(newest).await? {
-            if !self.is_gone(&newest.described.file).await? {
-                return Ok((RecoveryOutcome::Restored, None));
-            }
-            if !self.with_gone {
-                return Ok((RecoveryOutcome::RestoredAndGone, None));
+            match self.is_gone(&newest.described.file).await {
+                Ok(true) if self.with_gone => {}
+                Ok(true) => return Ok((RecoveryOutcome::RestoredAndGone, None)),
+                // Something else than a file may lie there: it stops no other file.
+                Err(error) if self.with_gone => {
+                    let cause = format!("{error:#}; make the name free, then the same again");
+                    return Ok((RecoveryOutcome::NotSent(cause), None));
+                }
+                Ok(false) | Err(_) => return Ok((RecoveryOutcome::Restored, None)),
             }
         }
         let there = match is_doubtful || !is_whole {
@@ -220,15 +233,8 @@ impl Recovery {
         };
         let name = file.name.clone();
         let found = blocking(move || destination.stat(&name)).await;
-        match found {
-            Ok(found) => Ok(found.is_none()),
-            // Only a word in the answer depends on it.
-            Err(_) if !self.with_gone => Ok(false),
-            Err(error) => {
-                let step = format!("looking for {} at the destination", file.name);
-                Err(error).context(step)
-            }
-        }
+        let found = found.with_context(|| format!("looking for {} at the destination", file.name));
+        Ok(found?.is_none())
     }
 
     /// The hash of the file's namesake at the destination, where that can be read from here.
@@ -255,7 +261,7 @@ impl Recovery {
                 let file = &version.described.file;
                 self.record_newest(&version.described).await?;
                 self.journal.record_announced(&known(file)).await?;
-                self.journal.record_redriven(file.id().as_str()).await?;
+                self.journal.record_recovered(file.id().as_str()).await?;
                 messages.push(self.message(version).await?);
             }
             let sent = self.chunks_queue.send(messages).await;
@@ -384,6 +390,7 @@ struct FoundPackings {
     packings: HashMap<(RecordOwner, u32), FoundPacking>,
     /// Owners of records without a head: of lists, and of files of earlier releases.
     plain: HashSet<RecordOwner>,
+    of_original: usize,
     damaged: Vec<Position>,
 }
 
@@ -394,6 +401,7 @@ impl FoundPackings {
             return;
         };
         let Some(found) = FoundRecord::read(&data) else {
+            self.of_original += usize::from(is_of_original(&data));
             return;
         };
         let Some(head) = found.head else {
@@ -422,6 +430,11 @@ impl FoundPackings {
         let plain = self.plain.iter();
         plain.filter(|owner| !described.contains(owner)).count()
     }
+}
+
+/// Whether a record is one of the original's: a whole LZMA or BZ2 stream.
+fn is_of_original(data: &[u8]) -> bool {
+    data.starts_with(b"\xfd7zXZ") || data.starts_with(b"BZh")
 }
 
 /// The records that were packed at once.

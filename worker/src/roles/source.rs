@@ -365,12 +365,16 @@ pub(crate) async fn apply_on_restored(
             Ok(())
         }
         Err(error) if is_no_plain_file(&error) => leave(&error),
-        Err(error) => Err(HandlerError::transient(
-            error,
-            format!(
-                "renaming or deleting {name}, which was restored (its folder must be writable for this user)"
-            ),
-        )),
+        Err(error) => {
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    " (its folder must be writable for this user)"
+                }
+                _ => "",
+            };
+            let step = format!("renaming or deleting {name}, which was restored{remedy}");
+            Err(HandlerError::transient(error, step))
+        }
     }
 }
 

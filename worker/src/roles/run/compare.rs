@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use streampress_transport::{FileEntry, FileName, Files};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Run, RunObserver};
 use crate::destination::Destination;
@@ -184,11 +184,6 @@ impl Run {
         match self.differences(|_| {}, &stop).await {
             Ok(None) => {}
             Ok(Some(Differences { again, altered, .. })) => {
-                let mut restored_again = self.gone.get().cloned().unwrap_or_default();
-                restored_again.retain(|record| {
-                    !again.gone.contains(record) && !again.gone_elsewhere.contains(record)
-                });
-                *self.restored_again.lock() = restored_again;
                 *self.taken_away.lock() = again.gone;
                 // What it found at its start is in it, as far as it still is so.
                 *self.altered.lock() = altered;
@@ -203,10 +198,7 @@ impl Run {
     /// be read, none is known to be.
     pub(super) async fn look_for_gone(&self) {
         match self.gone_now().await {
-            Ok((gone, restored_again)) => {
-                *self.taken_away.lock() = gone;
-                *self.restored_again.lock() = restored_again;
-            }
+            Ok(gone) => *self.taken_away.lock() = gone,
             Err(error) => {
                 warn!(
                     "Could not look whether the restored files are at the destination: {error:#}."
@@ -215,8 +207,7 @@ impl Run {
         }
     }
 
-    /// The restored files that are not at the destination, and those that were not when the run began and are by now.
-    async fn gone_now(&self) -> Result<(Vec<SourceRecord>, Vec<SourceRecord>)> {
+    async fn gone_now(&self) -> Result<Vec<SourceRecord>> {
         let location = self.scanner.announcer.source.location();
         let mut restored = self.journal().sources(location).await?;
         restored.retain(|record| record.state == SourceState::Restored);
@@ -226,9 +217,7 @@ impl Run {
         let listed = list(files).await?;
         let there: HashSet<&str> = listed.iter().map(|entry| entry.name.as_str()).collect();
         restored.retain(|record| !there.contains(&*record.name));
-        let mut restored_again = self.gone.get().cloned().unwrap_or_default();
-        restored_again.retain(|record| there.contains(&*record.name));
-        Ok((restored, restored_again))
+        Ok(restored)
     }
 
     /// The restored files of other locations than this run's source.
@@ -255,9 +244,51 @@ async fn has_later(destination: &Destination, altered: &[SourceRecord]) -> Resul
         let Ok(name) = FileName::parse(&record.name) else {
             continue;
         };
-        if destination.has_lost_version(&name).await? {
-            return Ok(true);
+        match destination.has_lost_version(&name).await {
+            Ok(false) => {}
+            Err(error) if is_away(&error) => return Err(error),
+            // One that cannot be read stops no other.
+            Err(error) => debug!("Could not compare {name} with the stream: {error:#}."),
+            Ok(true) => return Ok(true),
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read};
+
+    use streampress_transport::contract_tests::{FilesTap, TappedFiles};
+    use streampress_transport::local::files::LocalFiles;
+
+    use super::*;
+    use crate::message::FileRef;
+    use crate::roles::announce::ReadSource;
+
+    #[derive(Debug)]
+    struct DeniedReads;
+
+    impl FilesTap for DeniedReads {
+        fn read(&self, _: &dyn Files, _: &FileName) -> io::Result<Box<dyn Read + Send>> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_restored_file_that_cannot_be_read_any_more_ends_no_run() {
+        let root = tempfile::tempdir().expect("a folder");
+        std::fs::write(root.path().join("a.csv"), "1").expect("written");
+        let files = LocalFiles::open("file:///data/out", root.path()).expect("opens");
+        let files = TappedFiles::new(Arc::new(files), DeniedReads);
+        let destination = Destination::with_own_journal(files, None);
+        let read = ReadSource {
+            file: FileRef::with_content("a.csv", b"1"),
+            fingerprint: String::new(),
+            is_settled: false,
+        };
+        let record = read.record("1".to_owned());
+        let later = has_later(&destination, &[record]).await;
+        assert!(!later.expect("it goes on"));
+    }
 }

@@ -98,8 +98,6 @@ struct Run {
     altered: Mutex<Vec<SourceRecord>>,
     /// Restored files that are at the destination no longer at the end of a run that watches.
     taken_away: Mutex<Vec<SourceRecord>>,
-    /// Of the files in `gone`, those that are at the destination again when the run ends.
-    restored_again: Mutex<Vec<SourceRecord>>,
     /// The announcements of restored files that are gone from the destination or were changed there, once they are known.
     spared: tokio::sync::watch::Sender<Option<HashSet<String>>>,
     /// Whether messages about files that are done waited in vain.
@@ -139,7 +137,8 @@ impl Run {
         };
         let compressor = resolved.compressor_settings();
         context.make_source(&compressor.source.location).await?;
-        let database_put_back = earlier_state::was_put_back(&local, &context).await;
+        let database_put_back =
+            earlier_state::was_put_back(&local, &*context.journal, &context).await;
         let destination = &resolved.destination.location;
         context.make_destination(destination).await?;
         context.refuse_one_folder(&compressor.source.location, destination)?;
@@ -153,7 +152,6 @@ impl Run {
             gone: Arc::default(),
             altered: Mutex::default(),
             taken_away: Mutex::default(),
-            restored_again: Mutex::default(),
             spared: tokio::sync::watch::Sender::new(None),
             messages_wait: AtomicBool::new(false),
             database_put_back,
@@ -204,9 +202,7 @@ impl Run {
         match &self.resolved.destination.location {
             _ if self.is_endless(input) => self.look_for_taken_away().await,
             // A bucket's folder is not replaced, and its listing has a price.
-            Location::File { .. } if has_restored || self.found_gone() => {
-                self.look_for_gone().await;
-            }
+            Location::File { .. } if has_restored => self.look_for_gone().await,
             Location::File { .. } | Location::S3 { .. } => {}
         }
         let found = self.found(progress).await?;
@@ -219,7 +215,8 @@ impl Run {
             // Such a run ends only by a signal: what was found until then counts.
             is_done = found.unfinished == 0 && found.waiting == 0;
         }
-        let page = report.map(|report| report.page);
+        let written = report.filter(|report| !report.log.is_failing());
+        let page = written.map(|report| report.page);
         self.summary(progress, found, (page, started, is_done))
             .await
     }
@@ -233,11 +230,6 @@ impl Run {
 
     fn journal(&self) -> &dyn FileJournal {
         &*self.context.journal
-    }
-
-    /// Whether restored files were not at the destination when the run began: it may have restored them again, from the stream.
-    fn found_gone(&self) -> bool {
-        self.gone.get().is_some_and(|gone| !gone.is_empty())
     }
 
     /// Whether restored files stay at the source.

@@ -133,8 +133,6 @@ impl Run {
     /// What it found at its end, beyond how far the files are.
     pub(super) async fn found(&self, progress: JournalProgress) -> Result<LastRun> {
         let mut gone = self.gone.get().cloned().unwrap_or_default();
-        let restored_again = self.restored_again.lock().clone();
-        gone.retain(|record| !restored_again.contains(record));
         for record in self.taken_away.lock().iter() {
             if !gone.contains(record) {
                 gone.push(record.clone());

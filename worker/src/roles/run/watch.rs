@@ -34,6 +34,8 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// After so long without progress the database is looked at: with damage in a queue or in the slots the roles wait for ever.
 const CHECKED_AFTER: Duration = Duration::from_secs(10);
+/// After so long without progress it is said how many files are left, and again after twice the time.
+const SAID_AFTER: Duration = Duration::from_secs(60);
 /// Why a file failed that no message is about any more.
 const NO_MESSAGE: &str = "no message of this file is left, and its source is not in this folder; run with the folder that it was announced from";
 
@@ -63,6 +65,8 @@ struct Stall {
     progress: JournalProgress,
     since: Instant,
     is_checked: bool,
+    /// After how long it is said next.
+    said_after: Duration,
 }
 
 /// Whether packed files are about to outlive the stream's records.
@@ -108,6 +112,7 @@ impl<'a> Watch<'a> {
                 progress: JournalProgress::default(),
                 since: Instant::now(),
                 is_checked: false,
+                said_after: SAID_AFTER,
             },
         }
     }
@@ -248,6 +253,16 @@ impl<'a> Watch<'a> {
         if self.stall.progress != progress {
             (self.stall.progress, self.stall.since) = (progress, Instant::now());
             self.stall.is_checked = false;
+            self.stall.said_after = SAID_AFTER;
+        }
+        let stalled = self.stall.since.elapsed();
+        if stalled >= self.stall.said_after && progress.unfinished() > 0 {
+            self.stall.said_after *= 2;
+            self.observer.notice(&format!(
+                "no file was done for {} s: {} are worked on, or tried again later for the reasons above; a signal (Ctrl-C) ends the run, and the same command goes on",
+                stalled.as_secs(),
+                progress.unfinished()
+            ));
         }
         let is_due = !self.stall.is_checked && self.stall.since.elapsed() >= CHECKED_AFTER;
         if is_due {

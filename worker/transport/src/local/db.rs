@@ -76,6 +76,10 @@ CREATE TABLE slots(
 ) WITHOUT ROWID;
 ";
 
+/// What is known of the stream's segments; see `stream::known`. An earlier release does not know the table.
+const SEGMENTS: &str = "CREATE TABLE IF NOT EXISTS segments(
+  name TEXT PRIMARY KEY, bytes INTEGER NOT NULL, known_at INTEGER NOT NULL) WITHOUT ROWID";
+
 /// Opens `dir`'s database and brings its schema up to date; answers its epoch too, the second in which it was created, and
 /// not before `earliest`. The caller holds the folder's opening lock.
 pub(super) fn open(dir: &Path, earliest: u64) -> TransportResult<(Connection, u64)> {
@@ -83,6 +87,8 @@ pub(super) fn open(dir: &Path, earliest: u64) -> TransportResult<(Connection, u6
     let mut conn = connect(dir)?;
     prepare(&mut conn, &path)?;
     let epoch = epoch(&conn, earliest).map_err(|e| explain(&path, e))?;
+    conn.execute_batch(SEGMENTS)
+        .map_err(|e| explain(&path, e))?;
     Ok((conn, epoch))
 }
 
@@ -270,9 +276,7 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
     };
     let step = match code {
         Some(ErrorCode::DiskFull) => {
-            format!(
-                "the disk of {folder} is full; free some space and start again, nothing is lost"
-            )
+            format!("the disk of {folder} is full; free some space, nothing is lost")
         }
         Some(ErrorCode::CannotOpen) if are_files_exhausted(path) => {
             format!("cannot open {shown}: {TOO_MANY_OPEN_FILES}, and start again")

@@ -246,7 +246,7 @@ pub(super) fn disk_fault(step: &str, path: &Path, error: io::Error) -> Transport
             "make it writable for this user, or choose another data folder"
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "the disk is full; free some space and start again, nothing is lost"
+            "the disk is full; free some space, nothing is lost"
         }
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
             "a file is in the way; move it, or choose another data folder"

@@ -2,6 +2,7 @@
 //! for each other. One thread writes the records of all callers of this process and syncs once for all of them.
 //! A shard is a segment, a sequence number the record's offset in it.
 
+mod known;
 mod scan;
 mod segment;
 mod writer;
@@ -43,15 +44,15 @@ pub(super) struct LocalStream {
 }
 
 impl LocalStream {
-    /// Opens `folder` (which exists) and removes what is older than `retention` and needed by no message of the database of
-    /// this epoch.
+    /// Opens `folder` (which exists) and removes what is older than `retention`, known to the database for as long, and needed by
+    /// no message. The database was made in the second `epoch`.
     pub(super) fn open(
         folder: &Path,
         store: &Arc<Store>,
         epoch: u64,
         (retention, segment_bytes): (Duration, u64),
     ) -> TransportResult<Self> {
-        let writer = SegmentWriter::new(folder, store, epoch, (retention, segment_bytes));
+        let writer = SegmentWriter::new(folder, store, (retention, segment_bytes));
         Ok(Self {
             folder: folder.to_owned(),
             epoch,
@@ -136,6 +137,10 @@ impl ChunkStream for LocalStream {
         Ok(fetched)
     }
 
+    async fn probe_fetch(&self) -> TransportResult<()> {
+        ensure_folder(&self.folder)
+    }
+
     fn scan(&self) -> StreamScan {
         scan::scan(&self.folder, ScannedSegments::All)
     }
@@ -205,6 +210,17 @@ fn read(file: &File, file_bytes: u64, position: &Position) -> TransportResult<By
     })
 }
 
+/// Fails where the stream's folder is not there, as where it was moved or its disk is not mounted: its segments are not lost.
+fn ensure_folder(folder: &Path) -> TransportResult<()> {
+    match folder.is_dir() {
+        true => Ok(()),
+        false => Err(TransportError::unavailable(
+            format!("reading the stream in {}", folder.display()),
+            "its folder is missing: put it back, or start again to go on without what it holds",
+        )),
+    }
+}
+
 /// A segment that is not there was removed by its age, unless the process that wrote it has begun within the retention time:
 /// then it is missing, as is one whose name none of ours could have.
 fn open_segment(
@@ -219,6 +235,9 @@ fn open_segment(
         .and_then(|file| file.metadata().map(|meta| (file, meta.len())));
     opened.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
+            if let Err(error) = ensure_folder(folder) {
+                return error;
+            }
             let age = begun_at(session).and_then(|begun| begun.elapsed().ok());
             match age.is_some_and(|age| age >= retention) {
                 true => TransportError::Expired(position.clone()),

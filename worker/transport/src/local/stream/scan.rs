@@ -19,7 +19,7 @@ const PAGE_BYTES: usize = 4 << 20;
 #[derive(Clone, Copy)]
 pub(super) enum ScannedSegments {
     All,
-    /// Those that were appended to after this time.
+    /// Those that were appended to after this time, also where their files' times were set back.
     AppendedAfter(SystemTime),
     /// Those that were written before the database of this epoch was made.
     OfEarlierDatabases(u64),
@@ -181,7 +181,10 @@ fn list(folder: &Path, wanted: ScannedSegments) -> io::Result<Vec<String>> {
             && let Some(session) = session_of(shard)
             && match wanted {
                 ScannedSegments::All => true,
-                ScannedSegments::AppendedAfter(since) => appended().is_ok_and(|it| it > since),
+                ScannedSegments::AppendedAfter(since) => {
+                    begun_at(session).is_some_and(|begun| begun > since)
+                        || appended().is_ok_and(|it| it > since)
+                }
                 ScannedSegments::OfEarlierDatabases(epoch) => is_of_earlier_database(shard, epoch),
             }
         {

@@ -4,14 +4,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
+use super::known::{self, FoundSegment};
 use super::segment::{self, Hashed};
-use super::{SUFFIX, is_of_earlier_database, number_of, path_of, session_of, shard_name};
+use super::{SUFFIX, number_of, path_of, session_of, shard_name};
 use crate::local::queue::{QuotedNames, quoted_names};
 use crate::local::store::Store;
 use crate::local::{db, disk_fault, sync_folder};
@@ -58,15 +60,13 @@ impl AppendSender {
 pub(super) struct SegmentWriter {
     folder: PathBuf,
     store: Arc<Store>,
-    /// The second in which the database was made.
-    epoch: u64,
     retention: Duration,
     segment_bytes: u64,
     current: Option<Segment>,
     number: u32,
     swept_at: Instant,
-    /// The last thread that removed segments.
-    removing: Option<thread::JoinHandle<()>>,
+    /// Whether a thread removes segments now.
+    is_removing: Arc<AtomicBool>,
     /// The last append failed: the log says so once.
     is_failing: bool,
 }
@@ -85,19 +85,17 @@ impl SegmentWriter {
     pub(super) fn new(
         folder: &Path,
         store: &Arc<Store>,
-        epoch: u64,
         (retention, segment_bytes): (Duration, u64),
     ) -> Self {
         Self {
             folder: folder.to_owned(),
             store: Arc::clone(store),
-            epoch,
             retention,
             segment_bytes,
             current: None,
             number: 0,
             swept_at: Instant::now(),
-            removing: None,
+            is_removing: Arc::default(),
             is_failing: false,
         }
     }
@@ -232,8 +230,8 @@ impl SegmentWriter {
         }
     }
 
-    /// Removes segments whose newest record is older than the retention time and that no message needs. Only their own
-    /// process touches those of a living one, since it might be about to append.
+    /// Removes segments whose newest record is older than the retention time, that the database knows for as long, and that no
+    /// message needs. Only their own process touches those of a living one, since it might be about to append.
     fn sweep(&mut self) {
         self.swept_at = Instant::now();
         if self
@@ -245,7 +243,7 @@ impl SegmentWriter {
         }
         let own = self.store.session().id();
         let current = self.current.as_ref().map(|segment| &*segment.name);
-        let mut candidates = Vec::new();
+        let mut found = Vec::new();
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(shard) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else {
@@ -255,44 +253,51 @@ impl SegmentWriter {
                 continue;
             };
             let foreign_and_alive = session != own && self.store.session().is_alive(session);
-            let modified = entry.metadata().and_then(|meta| meta.modified());
-            // Of segments of a lost database it is not known what needs them: they stay for the retention time from then on.
-            let since = modified.map(|modified| match is_of_earlier_database(shard, self.epoch) {
-                true => modified.max(UNIX_EPOCH + Duration::from_secs(self.epoch)),
-                false => modified,
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            let is_old = metadata
+                .modified()
+                .is_ok_and(|modified| older(modified, self.retention));
+            found.push(FoundSegment {
+                name: shard.to_owned(),
+                bytes: metadata.len(),
+                is_old: is_old && !foreign_and_alive && Some(shard) != current,
             });
-            let old = since.is_ok_and(|since| older(since, self.retention));
-            if old && !foreign_and_alive && Some(shard) != current {
-                candidates.push(shard.to_owned());
-            }
         }
-        if !candidates.is_empty() {
-            self.start_removing(candidates);
-        }
-    }
-
-    /// In a thread of its own, since a backlog of messages takes long to read: meanwhile records are appended and messages
-    /// written. What is not removed now is a candidate of the next sweep.
-    fn start_removing(&mut self, candidates: Vec<String>) {
-        if self
-            .removing
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
-        {
-            return;
-        }
+        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
         let (dir, folder) = (self.store.dir().to_owned(), self.folder.clone());
-        let started = thread::Builder::new()
-            .name("streampress-sweep".into())
-            .spawn(move || {
-                if let Err(error) = remove_unneeded(&dir, &folder, &candidates) {
-                    tracing::debug!(%error, "Could not look which old segments are needed.");
-                }
-            });
-        match started {
-            Ok(thread) => self.removing = Some(thread),
-            Err(error) => tracing::debug!(%error, "Could not start to remove old segments."),
-        }
+        let is_removing = Arc::clone(&self.is_removing);
+        self.store.post(move |step| {
+            let removable = known::take_in(step, &found, retention)?;
+            if !removable.is_empty() && !is_removing.swap(true, Ordering::SeqCst) {
+                start_removing(dir, folder, removable, is_removing);
+            }
+            Ok(())
+        });
+    }
+}
+
+/// In a thread of its own, since a backlog of messages takes long to read: meanwhile records are appended and messages
+/// written. What is not removed now is a candidate of the next sweep.
+fn start_removing(
+    dir: PathBuf,
+    folder: PathBuf,
+    candidates: Vec<String>,
+    is_removing: Arc<AtomicBool>,
+) {
+    let ended = Arc::clone(&is_removing);
+    let started = thread::Builder::new()
+        .name("streampress-sweep".into())
+        .spawn(move || {
+            if let Err(error) = remove_unneeded(&dir, &folder, &candidates) {
+                tracing::debug!(%error, "Could not look which old segments are needed.");
+            }
+            is_removing.store(false, Ordering::SeqCst);
+        });
+    if let Err(error) = started {
+        ended.store(false, Ordering::SeqCst);
+        tracing::debug!(%error, "Could not start to remove old segments.");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What depends on time: leases, retention, visibility across sessions, and receive counts.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -325,6 +326,26 @@ async fn a_segment_that_was_deleted_before_its_time_is_missing_and_not_expired()
     );
 }
 
+#[tokio::test]
+async fn a_stream_whose_folder_is_missing_is_an_outage_and_goes_on_once_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = Local::open(dir.path(), LocalOptions::default()).unwrap();
+    let stream = local.stream();
+    let positions = stream.append(vec![record(1, 100)]).await.unwrap();
+    let (folder, away) = (dir.path().join("stream"), dir.path().join("away"));
+    fs::rename(&folder, &away).unwrap();
+    let is_outage = |error| matches!(error, Err(TransportError::Unavailable { .. }));
+    assert!(is_outage(stream.fetch(&positions).await.map(drop)));
+    assert!(is_outage(stream.probe_fetch().await));
+    assert!(is_outage(
+        stream.append(vec![record(2, 100)]).await.map(drop)
+    ));
+    fs::rename(&away, &folder).unwrap();
+    stream.probe_fetch().await.unwrap();
+    assert_eq!(stream.fetch(&positions).await.unwrap().len(), 1);
+    stream.append(vec![record(2, 100)]).await.unwrap();
+}
+
 async fn until_expired(local: &Local, positions: &[Position]) {
     eventually("the segment is removed", || async {
         let fetched = local.stream().fetch(positions).await;
@@ -387,7 +408,7 @@ async fn a_segment_that_a_waiting_or_dead_message_needs_is_kept_whatever_its_age
 }
 
 #[tokio::test]
-async fn old_segments_are_removed_without_waiting_for_the_database_and_without_holding_it() {
+async fn appends_do_not_wait_for_the_removal_of_old_segments_nor_that_for_a_backlog() {
     let dir = tempfile::tempdir().unwrap();
     let options = LocalOptions {
         retention: Duration::ZERO,
@@ -404,7 +425,7 @@ async fn old_segments_are_removed_without_waiting_for_the_database_and_without_h
     let kept = local.stream().append(vec![record(1, 10)]).await.unwrap();
     let needed = format!("{{\"records\": [\"{}\"]}}", kept[0].shard);
     queue.send(vec![message("needs", &needed)]).await.unwrap();
-    // Another process that writes.
+    // Another process that writes: meanwhile it cannot be known which segments are old.
     let other = rusqlite::Connection::open(dir.path().join("streampress.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let path = |of: &[Position]| dir.path().join(format!("stream/{}.seg", of[0].shard));
@@ -412,13 +433,74 @@ async fn old_segments_are_removed_without_waiting_for_the_database_and_without_h
     let fill = || async { local.stream().append(vec![record(2, 2000)]).await.unwrap() };
     fill().await;
     let first = fill().await;
+    fill().await;
+    assert!(path(&first).exists());
+    other.execute_batch("ROLLBACK").unwrap();
     eventually("the old segment is removed", || async {
         fill().await;
         !path(&first).exists()
     })
     .await;
     assert!(path(&kept).exists(), "a message needs it");
-    other.execute_batch("ROLLBACK").unwrap();
+}
+
+#[tokio::test]
+async fn segments_that_a_database_which_was_put_back_does_not_know_stay_whatever_their_age() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LocalOptions {
+        retention: Duration::from_secs(3600),
+        ..LocalOptions::default()
+    };
+    let opened = || Local::open(dir.path(), options.clone()).unwrap();
+    let append = async |number, bytes| {
+        let local = opened();
+        let appended = local.stream().append(vec![record(number, bytes)]).await;
+        drop(local);
+        sessions_end(dir.path()).await;
+        appended.unwrap()
+    };
+    let known = append(1, 100).await;
+    let grown = append(2, 100).await;
+    let path = |of: &[Position]| dir.path().join(format!("stream/{}.seg", of[0].shard));
+    let database = dir.path().join("streampress.db");
+    let rows = || -> i64 {
+        let connection = rusqlite::Connection::open(&database).unwrap();
+        let count = connection.query_row("SELECT count(*) FROM segments", [], |row| row.get(0));
+        count.unwrap()
+    };
+    let local = opened();
+    eventually("both are known", || async { rows() == 2 }).await;
+    drop(local);
+    sessions_end(dir.path()).await;
+    // Hours before the backup is put back.
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    let earlier = "UPDATE segments SET known_at = known_at - 2 * 3600000";
+    assert_eq!(connection.execute(earlier, []).unwrap(), 2);
+    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+    connection.query_row(checkpoint, [], |_| Ok(())).unwrap();
+    drop(connection);
+    let backup = fs::read(&database).unwrap();
+    let unknown = append(3, 100).await;
+    let mut file = fs::File::options().append(true).open(path(&grown)).unwrap();
+    file.write_all(b"more records").unwrap();
+    for ending in ["-wal", "-shm"] {
+        let _ = fs::remove_file(dir.path().join(format!("streampress.db{ending}")));
+    }
+    fs::write(&database, backup).unwrap();
+    for of in [&known, &grown, &unknown] {
+        let old = SystemTime::now() - Duration::from_secs(7200);
+        let file = fs::File::options().append(true).open(path(of)).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    let local = opened();
+    eventually("what is known is removed", || async {
+        !path(&known).exists()
+    })
+    .await;
+    drop(local);
+    sessions_end(dir.path()).await;
+    drop(opened());
+    assert!(path(&grown).exists() && path(&unknown).exists());
 }
 
 #[tokio::test]
