@@ -261,6 +261,11 @@ fn are_files_exhausted(path: &Path) -> bool {
     opened.is_err_and(|error| has_too_many_open_files(&error))
 }
 
+/// The limit of the sizes of files that this process writes, which SQLite does not name; `None` without one.
+fn largest_file_bytes() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Fsize).current
+}
+
 /// What a database fault means for the user, and what to do about it.
 pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
     let shown = path.display();
@@ -299,7 +304,12 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
                 "{shown} rolled back a whole transaction, since another call in it failed; try again"
             )
         }
-        _ => format!("using {shown}"),
+        _ => match largest_file_bytes() {
+            Some(bytes) => format!(
+                "using {shown}; this process may write no file above {bytes} bytes: 'ulimit -f unlimited' before it"
+            ),
+            None => format!("using {shown}"),
+        },
     };
     TransportError::unavailable(step, error)
 }

@@ -248,6 +248,9 @@ pub(super) fn disk_fault(step: &str, path: &Path, error: io::Error) -> Transport
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "the disk is full; free some space, nothing is lost"
         }
+        io::ErrorKind::FileTooLarge => {
+            "this process may write no larger files: 'ulimit -f unlimited' before it"
+        }
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
             "a file is in the way; move it, or choose another data folder"
         }
