@@ -77,7 +77,8 @@ impl Wanted {
     }
 }
 
-fn is_folder(location: &str) -> bool {
+/// Whether a location is a folder, and no bucket.
+pub(crate) fn is_folder(location: &str) -> bool {
     location.starts_with("file:")
 }
 

@@ -12,6 +12,7 @@ use streampress_transport::{
     ChunkStream, FileName, FileVersion, Files, Outgoing, Position, Queue, ScannedRecord,
 };
 
+use crate::destination::is_folder;
 use crate::journal::{FileJournal, JournalFile, RECOVERED, SourceRecord, SourceState};
 use crate::message::record::{FoundRecord, RecordOwner};
 use crate::message::trace_context::TraceContext;
@@ -226,9 +227,11 @@ impl Recovery {
         Ok(is_noted || self.journal.was_restored(name, id.as_str()).await?)
     }
 
-    /// Whether no file of the name is at the destination, where that can be read from here.
+    /// Whether no file of the name is at the destination, where that can be read from here. A bucket is asked only where something
+    /// depends on it: each of its answers takes a while.
     async fn is_gone(&self, file: &FileRef) -> Result<bool> {
-        let Some(destination) = self.destination.clone() else {
+        let is_asked = |files: &Arc<dyn Files>| self.with_gone || is_folder(files.location());
+        let Some(destination) = self.destination.clone().filter(is_asked) else {
             return Ok(false);
         };
         let name = file.name.clone();

@@ -1,11 +1,11 @@
 //! What became of the files that were restored before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use streampress_transport::{FileEntry, FileName, Files};
+use streampress_transport::{FileName, Files, LeftOut, Listing};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -96,24 +96,37 @@ impl Run {
         let files = destination.files().clone();
         let (journal, format) = (self.journal(), self.resolved.codec.format);
         let mut restored = RestoredCopies::load(destination.clone(), journal, format).await?;
-        let mut found: HashMap<_, _> = list(files)
-            .await?
+        let Listing {
+            files, left_out, ..
+        } = list(files).await?;
+        let mut found: HashMap<_, _> = files
             .into_iter()
             .map(|entry| (entry.name.as_str().to_owned(), entry))
             .collect();
+        let mut unlisted = BTreeSet::new();
         let mut present = Vec::new();
         for record in records {
             match record.state {
                 SourceState::Writing | SourceState::Sent => {}
                 SourceState::Dead | SourceState::Superseded => again.others.push(record.name),
                 SourceState::Restored => match found.remove(&record.name) {
-                    None => again.gone.push(record),
                     Some(entry) => present.push((record, entry)),
+                    None => match unlisted_folder(&left_out, &record.name) {
+                        Some(folder) => drop(unlisted.insert(folder)),
+                        None => again.gone.push(record),
+                    },
                 },
             }
         }
+        for folder in unlisted {
+            notice(&format!(
+                "the folder {} of the destination cannot be listed; what was restored there is not compared",
+                printable(folder)
+            ));
+        }
         for record in others {
             match found.remove(&record.name) {
+                None if unlisted_folder(&left_out, &record.name).is_some() => {}
                 None if restored.may_have_been_here(&record) => again.gone_elsewhere.push(record),
                 None => {}
                 Some(entry) => present.push((record, entry)),
@@ -215,8 +228,12 @@ impl Run {
             .context
             .destination_files(&self.resolved.destination.location)?;
         let listed = list(files).await?;
-        let there: HashSet<&str> = listed.iter().map(|entry| entry.name.as_str()).collect();
-        restored.retain(|record| !there.contains(&*record.name));
+        let there = listed.files.iter().map(|entry| entry.name.as_str());
+        let there: HashSet<&str> = there.collect();
+        restored.retain(|record| {
+            !there.contains(&*record.name)
+                && unlisted_folder(&listed.left_out, &record.name).is_none()
+        });
         Ok(restored)
     }
 
@@ -231,10 +248,21 @@ impl Run {
     }
 }
 
-async fn list(files: Arc<dyn Files>) -> Result<Vec<FileEntry>> {
+async fn list(files: Arc<dyn Files>) -> Result<Listing> {
     let shown = files.location().to_owned();
     let listed = blocking(move || files.list()).await;
-    Ok(listed.with_context(|| format!("listing {shown}"))?.files)
+    listed.with_context(|| format!("listing {shown}"))
+}
+
+/// The folder around this name that could not be listed: what lies in it is not known to be gone.
+fn unlisted_folder<'a>(left_out: &'a [LeftOut], name: &str) -> Option<&'a str> {
+    let is_around = |folder: &str| {
+        let below = name.strip_prefix(folder);
+        below.is_some_and(|below| below.starts_with('/'))
+    };
+    let mut folders = left_out.iter().filter(|it| it.is_folder);
+    let folder = folders.find(|it| is_around(&it.name));
+    folder.map(|it| &*it.name)
 }
 
 /// Whether the first of the files that are not as the database knows them are later versions of this pipeline's: then the
@@ -272,6 +300,27 @@ mod tests {
     impl FilesTap for DeniedReads {
         fn read(&self, _: &dyn Files, _: &FileName) -> io::Result<Box<dyn Read + Send>> {
             Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
+
+    #[test]
+    fn what_lies_in_a_folder_that_cannot_be_listed_is_not_known_to_be_gone() {
+        let left_out = |name: &str, is_folder| LeftOut {
+            name: name.into(),
+            reason: "cannot be read".into(),
+            is_folder,
+        };
+        let left_out = [left_out("a", false), left_out("b/c", true)];
+        for (name, folder) in [
+            ("a", None),
+            ("a/1.csv", None),
+            ("b/1.csv", None),
+            ("b/c", None),
+            ("b/cd.csv", None),
+            ("b/c/1.csv", Some("b/c")),
+            ("b/c/d/1.csv", Some("b/c")),
+        ] {
+            assert_eq!(unlisted_folder(&left_out, name), folder, "{name}");
         }
     }
 
