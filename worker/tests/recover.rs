@@ -41,7 +41,11 @@ fn lose_database(folder: &WorkFolder) {
 }
 
 fn recover(folder: &WorkFolder) -> (Option<i32>, String) {
-    let output = folder.run(&role("recover"));
+    recover_with(folder, &[])
+}
+
+fn recover_with(folder: &WorkFolder, options: &[&str]) -> (Option<i32>, String) {
+    let output = folder.run(&[&role("recover")[..], options].concat());
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
     (output.status.code(), said)
 }
@@ -235,9 +239,8 @@ fn restored_files_that_were_taken_away_are_recovered_only_where_that_is_requeste
     assert!(said.contains("1 of those restored before"), "{said}");
     let summary = folder.run_summary(&[]);
     assert_eq!(summary["filesGone"], 1, "{summary}");
-    let with_gone = [&role("recover")[..], &["--gone"]].concat();
-    let output = folder.run(&with_gone);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (code, said) = recover_with(&folder, &["--gone"]);
+    assert_eq!(code, Some(0), "{said}");
     let summary = folder.run_summary(&[]);
     let counts = ["filesGone", "filesRestored", "filesFailed"].map(|it| &summary[it]);
     assert_eq!(counts, [0, 2, 0], "{summary}");
@@ -257,17 +260,15 @@ fn what_cannot_be_restored_again_stops_no_other_and_is_a_failure_like_any_other(
     };
     obstruct();
     fs::remove_file(folder.path("data/out/b.txt")).expect("removed");
-    let with_gone = [&role("recover")[..], &["--gone"]].concat();
-    let output = folder.run(&with_gone);
-    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let (code, said) = recover_with(&folder, &["--gone"]);
+    assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("a.txt: not sent") && said.contains("b.txt: sent"),
         "{said}"
     );
     fs::remove_dir(folder.path("data/out/a.txt")).expect("removed");
-    let output = folder.run(&with_gone);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (code, said) = recover_with(&folder, &["--gone"]);
+    assert_eq!(code, Some(0), "{said}");
     // It is in the way again before the worker comes.
     obstruct();
     let output = folder.run(&[&role("run")[..], &["--json"]].concat());
@@ -334,8 +335,8 @@ fn all_files_of_a_destination_that_is_new_are_recovered_where_that_is_requested(
         "pipeline.yaml",
         yaml + "  destination: {location: \"file:///data/other\"}\n",
     );
-    let output = folder.run(&[&role("recover")[..], &["--gone"]].concat());
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (code, said) = recover_with(&folder, &["--gone"]);
+    assert_eq!(code, Some(0), "{said}");
     let summary = folder.run_summary(&[]);
     assert_eq!(summary["filesRestored"], 1, "{summary}");
     assert_eq!(text(&folder.files("data/other")["a.txt"]), "words");

@@ -397,11 +397,22 @@ impl LogState {
         }
     }
 
+    /// Writes a file whole or not at all, and makes its folder.
     fn write_whole(&self, path: &Path, content: &[u8]) -> Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        self.make(folder)
-            .and_then(|()| write_whole(path, content))
-            .with_context(|| format!("writing {}", path.display()))
+        let write = || -> io::Result<()> {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            self.make(folder)?;
+            let mut pending = tempfile::Builder::new()
+                .prefix(streampress_transport::TEMPORARY_PREFIX)
+                .tempfile_in(folder)?;
+            pending.write_all(content)?;
+            #[cfg(unix)]
+            pending
+                .as_file()
+                .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+            pending.persist(path).map(drop).map_err(|error| error.error)
+        };
+        write().with_context(|| format!("writing {}", path.display()))
     }
 
     fn open_lines(&mut self) -> Result<()> {
@@ -583,19 +594,6 @@ fn meta(title: &str, last_run: LastRun, counts: Option<JournalCounts>) -> Report
         last_run,
         counts,
     }
-}
-
-fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut pending = tempfile::Builder::new()
-        .prefix(streampress_transport::TEMPORARY_PREFIX)
-        .tempfile_in(folder)?;
-    pending.write_all(content)?;
-    #[cfg(unix)]
-    pending
-        .as_file()
-        .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    pending.persist(path).map(drop).map_err(|error| error.error)
 }
 
 #[cfg(test)]

@@ -186,7 +186,7 @@ mod tests {
     use streampress_transport::{FileVersion, Outgoing, Queue, Record};
 
     use super::*;
-    use crate::journal::{SourceJournal, SqliteJournal};
+    use crate::journal::{NoJournal, SourceJournal, SqliteJournal};
     use crate::message::DescribedContent;
     use crate::message::record::{RecordHead, RecordOwner};
 
@@ -234,9 +234,9 @@ mod tests {
         }
     }
 
-    /// As the first command after it finds it.
+    /// As a command finds it that knows of none before.
     async fn was_put_back(local: &Local) -> bool {
-        told(look_for_later(local, &IsGone(false)).await)
+        super::was_put_back(local, &NoJournal, &IsGone(false)).await
     }
 
     #[tokio::test]
@@ -246,18 +246,21 @@ mod tests {
         let queue = local.files_queue();
         let gone = IsGone(true);
         let version = announce(&*queue, 1).await;
-        assert!(!told(look_for_later(&local, &gone).await), "not packed");
+        assert!(
+            !super::was_put_back(&local, &NoJournal, &gone).await,
+            "not packed"
+        );
         // Later than the message, by the clock of a slow file system too.
         tokio::time::sleep(Duration::from_millis(20)).await;
         let packed = local.stream().append(vec![record(version)]).await;
         packed.expect("appended");
         // Power loss may undo a receive: then the file is at its source still.
         assert!(!was_put_back(&local).await);
-        assert!(told(look_for_later(&local, &gone).await));
+        assert!(super::was_put_back(&local, &NoJournal, &gone).await);
         let received = queue.receive(1, Duration::ZERO).await.expect("received");
         assert_eq!(received.len(), 1);
         // Its worker was killed before it sent the manifest.
-        assert!(!told(look_for_later(&local, &gone).await));
+        assert!(!super::was_put_back(&local, &NoJournal, &gone).await);
     }
 
     #[tokio::test]
@@ -266,23 +269,23 @@ mod tests {
         let local = Local::open(root.path(), LocalOptions::default()).expect("opens");
         let journal = SqliteJournal::open(&local).expect("opens");
         let queue = local.files_queue();
-        let told = || super::was_put_back(&local, &journal, &IsGone(false));
+        let is_said = || super::was_put_back(&local, &journal, &IsGone(false));
         let announced = announce(&*queue, 1).await;
         let recovered = journal.set(LOST_IS_RECOVERED, "1").await;
         recovered.expect("recorded");
-        assert!(!told().await);
+        assert!(!is_said().await);
         // Later than the message, by the clock of a slow file system too.
         tokio::time::sleep(Duration::from_millis(20)).await;
         let later = FileVersion::new("files", announced.epoch() + 1, 1.into());
         let appended = local.stream().append(vec![record(later)]).await;
         appended.expect("appended");
-        assert!(told().await);
+        assert!(is_said().await);
         announce(&*queue, 2).await;
-        assert!(told().await, "although messages were sent since");
+        assert!(is_said().await, "although messages were sent since");
         let now = runtime::now_millis() + 1;
         let recovered = journal.set(LOST_IS_RECOVERED, &now.to_string()).await;
         recovered.expect("recorded");
-        assert!(!told().await);
+        assert!(!is_said().await);
     }
 
     #[tokio::test]
