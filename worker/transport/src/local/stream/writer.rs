@@ -252,17 +252,18 @@ impl SegmentWriter {
             let Some(session) = session_of(shard) else {
                 continue;
             };
-            let foreign_and_alive = session != own && self.store.session().is_alive(session);
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
             let is_old = metadata
                 .modified()
                 .is_ok_and(|modified| older(modified, self.retention));
+            // Asked only of old ones: it opens a file.
+            let is_foreign_and_alive = || session != own && self.store.session().is_alive(session);
             found.push(FoundSegment {
                 name: shard.to_owned(),
                 bytes: metadata.len(),
-                is_old: is_old && !foreign_and_alive && Some(shard) != current,
+                is_old: is_old && Some(shard) != current && !is_foreign_and_alive(),
             });
         }
         let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
