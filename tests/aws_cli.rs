@@ -106,6 +106,66 @@ async fn validate_live_names_what_to_change_and_exits_with_64() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn validate_live_names_the_field_of_a_bucket_that_cannot_be_listed() {
+    let cloud = Cloud::start().await;
+    cloud.fake_aws.s3().missing_bucket = Some("no-such-bucket".to_owned());
+    let destination = "  destination: {location: \"s3://no-such-bucket/out\"}";
+    let sandbox = sandbox(&cloud, destination);
+    setup(&sandbox);
+    let said = sandbox.run(&["validate", "pipeline.yaml", "--live"]);
+    assert_eq!(said.code, Some(64), "{}", said.stderr);
+    let line = "pipeline.yaml: spec.destination.location: ";
+    assert!(said.stderr.contains(line), "{}", said.stderr);
+    let remedy = "NoSuchBucket: fake; make the bucket, or correct the location";
+    assert!(said.stderr.contains(remedy), "{}", said.stderr);
+    assert!(!said.stdout.contains("good"), "{}", said.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_with_a_newline_is_named_and_not_shown() {
+    for (name, key) in [
+        ("AWS_ACCESS_KEY_ID", "test\n"),
+        ("AWS_SECRET_ACCESS_KEY", "se\rcret"),
+        ("AWS_SESSION_TOKEN", "\ttoken"),
+    ] {
+        let variables: Vec<_> = [
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+        ]
+        .into_iter()
+        .filter(|(other, _)| *other != name)
+        .chain([(name, key)])
+        .collect();
+        let sandbox =
+            Sandbox::new(PROGRAM, "http://127.0.0.1:1", "cli", "").with_variables(&variables);
+        for command in [
+            &["setup", "pipeline.yaml"][..],
+            &["validate", "pipeline.yaml", "--live"],
+            &["compress", "pipeline.yaml", "--aws"],
+        ] {
+            let said = sandbox.run(command);
+            assert_eq!(said.code, Some(64), "{command:?}: {}", said.stderr);
+            assert!(said.stderr.contains(name), "{}", said.stderr);
+            assert!(!said.stderr.contains(key.trim()), "{}", said.stderr);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environments_endpoint_is_named_where_it_replaces_the_pipelines() {
+    let cloud = Cloud::start().await;
+    let sandbox = Sandbox::new(PROGRAM, "http://127.0.0.1:1", "cli", "").with_variables(&[
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_ENDPOINT_URL", &cloud.fake_aws.url),
+    ]);
+    let said = sandbox.run(&["setup", "pipeline.yaml"]);
+    let notice = "is used in place of spec.aws.endpointURL http://127.0.0.1:1";
+    assert!(said.stderr.contains(notice), "{}", said.stderr);
+    said.success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn run_on_aws_warns_once_packed_files_have_waited_for_half_of_the_retention() {
     let cloud = Cloud::start().await;
     let sandbox = sandbox(&cloud, GENERATOR);

@@ -40,6 +40,8 @@ pub struct S3 {
     pub without_conditional_deletes: bool,
     /// Whether it knows no condition of a completed upload, as S3 before November 2024 and some servers.
     pub without_conditional_completions: bool,
+    /// The bucket that does not exist; all others do.
+    pub missing_bucket: Option<String>,
     reads: BTreeMap<String, u64>,
     uploads: BTreeMap<String, StoredUpload>,
     /// What another program writes right before the next deletion or completed upload, by object.
@@ -113,7 +115,10 @@ impl S3 {
     pub(super) fn respond(&mut self, request: &Parts, body: Bytes) -> Response {
         let path = decoded(request.uri.path().trim_start_matches('/'));
         let query = request.uri.query().unwrap_or_default();
+        let bucket = path.split('/').next();
+        let is_missing = bucket.is_some() && bucket == self.missing_bucket.as_deref();
         let (status, headers, body) = match request.method.as_str() {
+            _ if is_missing => refusal(StatusCode::NOT_FOUND, "NoSuchBucket"),
             "GET" if query.contains("list-type=2") => self.list(&path, query),
             "GET" | "HEAD" => self.get(&path, request),
             "PUT" if query.contains("uploadId=") => self.put_part(query, body),

@@ -234,6 +234,30 @@ fn a_damaged_block_of_version_2_loses_only_itself() {
 }
 
 #[test]
+fn bytes_that_follow_a_file_are_named_and_its_blocks_are_kept() {
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        for raw in [rows(3000), rows(40_000)] {
+            let (packed, _) = pack_as(version, &raw, options(Effort::Fast, 8 << 10, 2));
+            let longer = [&packed[..], b"\n more\n"].concat();
+            let followed = unpack(&longer).map(drop).expect_err("more than a file");
+            let place = format!("at byte {}", packed.len());
+            assert!(followed.to_string().contains(&place), "{followed}");
+            let mut back = Vec::new();
+            let limits = Limits::default();
+            let summary = hybrid::unpack_keep_going(&longer[..], &mut back, &limits, 2, &RUN)
+                .expect("continues");
+            assert!(back == raw, "{version:?}");
+            assert_eq!(summary.damaged.len(), 1, "{:?}", summary.damaged);
+            assert!(
+                summary.damaged[0].starts_with(&place),
+                "{:?}",
+                summary.damaged
+            );
+        }
+    }
+}
+
+#[test]
 fn a_newer_version_is_an_error_of_its_own_even_in_a_short_file() {
     for tail in [0, 1, 60] {
         let file = [b"\x89SPK\x03", &vec![7; tail][..]].concat();

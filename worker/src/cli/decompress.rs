@@ -53,12 +53,22 @@ pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
         };
         let context = role.serve(process, shutdown_on_signal()).await?;
         let location = &settings.destination.location;
-        context.make_destination_once(location).await?;
+        let is_made = context.make_destination_once(location).await?;
         let connections = context.backend.decompressor(&settings).await?;
         let report = context.report(&settings)?.map(|report| report.log);
         let consumer = context.decompressor(&settings, connections, report.clone())?;
         context.meter.ready();
-        consumer.run().await;
+        let making = async {
+            if !is_made {
+                context.make_destination_later(location).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            () = consumer.run() => {}
+            () = making => {}
+        }
         if let Some(report) = report {
             report.finish().await;
         }

@@ -27,7 +27,7 @@ fn set_up(config: &Config, deletes: bool, event_rule: Option<String>) -> Result<
 
     use super::runtime;
     use crate::config::BadConfiguration;
-    use crate::roles::connect::{aws_options, provision_plan};
+    use crate::roles::connect::{aws_options, endpoint_notice, provision_plan};
 
     let mut plan = provision_plan(config).ok_or_else(|| {
         BadConfiguration(
@@ -36,8 +36,11 @@ fn set_up(config: &Config, deletes: bool, event_rule: Option<String>) -> Result<
         )
     })?;
     plan.event_rule = event_rule;
+    if let Some(notice) = endpoint_notice(config) {
+        output::note(&notice);
+    }
     runtime()?.block_on(async {
-        let aws = Aws::connect(&aws_options(config)).await;
+        let aws = Aws::connect(&aws_options(config)?).await;
         let (verb, done) = match deletes {
             true => ("deleting", provision::delete(&aws, &plan).await),
             false => {

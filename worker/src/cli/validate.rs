@@ -157,12 +157,15 @@ async fn fits_what_exists(
     use anyhow::Context;
     use streampress_transport::aws::{Aws, provision};
 
-    use crate::roles::connect::{aws_options, provision_plan};
+    use crate::roles::connect::{aws_options, endpoint_notice, provision_plan};
 
     let Some(plan) = provision_plan(config) else {
         return Ok(true);
     };
-    let aws = Aws::connect(&aws_options(config)).await;
+    if let Some(notice) = endpoint_notice(config) {
+        output::note(&notice);
+    }
+    let aws = Aws::connect(&aws_options(config)?).await;
     let checked = provision::check(&aws, &plan, record_bytes).await;
     let findings = checked.with_context(|| {
         format!(
@@ -179,7 +182,44 @@ async fn fits_what_exists(
             finding.problem
         ));
     }
-    Ok(!findings.iter().any(|finding| finding.fatal))
+    let are_buckets_there = are_buckets_there(file, config, &aws).await;
+    Ok(are_buckets_there && !findings.iter().any(|finding| finding.fatal))
+}
+
+/// Lists each location in a bucket, and says what cannot be listed.
+#[cfg(feature = "aws")]
+async fn are_buckets_there(
+    file: &Path,
+    config: &crate::config::Config,
+    aws: &streampress_transport::aws::Aws,
+) -> bool {
+    use streampress_crds::location::Location;
+    use streampress_transport::Files;
+
+    let source = config.compressor().map(|settings| settings.source.location);
+    let destination = config
+        .decompressor()
+        .map(|settings| settings.destination.location);
+    let locations = [
+        ("spec.source.location", source.ok()),
+        ("spec.destination.location", destination.ok()),
+    ];
+    let mut are_there = true;
+    for (field, location) in locations {
+        let Some(location) = location else { continue };
+        let Location::S3 { bucket, prefix } = &location else {
+            continue;
+        };
+        let listed = match aws.files(&location.to_string(), bucket, prefix) {
+            Ok(files) => crate::runtime::blocking(move || files.sample(1).map(drop)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = listed {
+            output::say(&format!("{}: {field}: {error}", file.display()));
+            are_there = false;
+        }
+    }
+    are_there
 }
 
 #[cfg(not(feature = "aws"))]

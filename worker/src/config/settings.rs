@@ -198,7 +198,13 @@ pub(crate) fn load_pipeline(
     }
     let mut pipelines = loaded.pipelines.into_iter();
     match (pipelines.next(), pipelines.next()) {
-        (Some(pipeline), None) => Ok(pipeline.into_parts().1),
+        (Some(pipeline), None) => {
+            let (pipeline, resolved) = pipeline.into_parts();
+            if pipeline.spec.suspend {
+                notice("spec.suspend is ignored: only the operator suspends a pipeline");
+            }
+            Ok(resolved)
+        }
         (None, _) => Err(BadConfiguration(no_pipeline(file))),
         (Some(_), Some(_)) => Err(BadConfiguration(format!(
             "{}: has more than one CompressionPipeline; put each into a file of its own",

@@ -371,7 +371,7 @@ impl MessageTask {
                 info!(
                     message_id = message.delivery.message_id,
                     %error,
-                    "A processed message could not be deleted; it will be redelivered and skipped."
+                    "A processed message could not be deleted; it will be redelivered, and what is done is not done again."
                 );
                 message.in_flight.retried(RetryCause::NotDeleted);
             }

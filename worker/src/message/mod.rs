@@ -186,6 +186,14 @@ impl Kind {
         if let Some(version) = value.get("version").and_then(Value::as_u64) {
             return Self::of_ours(value, version);
         }
+        let event = value.get("Event").and_then(Value::as_str);
+        if value.get("Records").is_some() || event == Some("s3:TestEvent") {
+            return Err(MessageError::Field {
+                field: "Records",
+                problem: "is of a bucket's own notifications: send its events through EventBridge"
+                    .to_owned(),
+            });
+        }
         Ok(if S3Event::is_kind_of(value) {
             Self::S3Event
         } else if value.get("sequence_number").is_some() {

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use streampress_transport::FileName;
+use streampress_transport::object_key::name_of_key;
 
 /// An object of a bucket was created, or something else happened to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl S3Event {
     pub(crate) fn name_below(&self, location: &str) -> Result<Option<FileName>, String> {
         match self.key_below(location) {
             Some(below) if !below.is_empty() && !below.ends_with('/') => {
-                FileName::parse(below).map(Some)
+                name_of_key(below).map(Some)
             }
             _ => Ok(None),
         }
@@ -146,9 +147,22 @@ mod tests {
             assert_eq!(below(folder), Ok(None), "{folder:?}");
         }
         // An error, not a silent skip.
-        for hostile in ["../../etc/passwd", "a//b.json"] {
+        for hostile in [
+            "../../etc/passwd",
+            "a//b.json",
+            "new\\nline.csv",
+            "~streampress~plain.csv",
+        ] {
             assert!(below(hostile).is_err(), "{hostile}");
         }
+    }
+
+    #[test]
+    fn an_object_whose_name_has_a_control_character_is_found_under_its_name() {
+        let event = event(&CREATED.replace("example key#1.json", "~streampress~new%0Aline.csv"));
+        let name = event.name_below("s3://amzn-s3-demo-bucket1/in");
+        let name = name.map(|name| name.map(|name| name.to_string()));
+        assert_eq!(name, Ok(Some("new\nline.csv".to_owned())));
     }
 
     #[test]

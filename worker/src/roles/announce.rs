@@ -248,7 +248,8 @@ impl Announcer {
     }
 
     /// Announces what the source holds in place of the announced file, unless the journal says that it is under way. An
-    /// error where the source holds the announced content again: then that is to be taken.
+    /// error where the source holds the announced content again: then that is to be taken. In place of several versions
+    /// that wait, or of one that is received again and again, it is one message within five minutes.
     pub(crate) async fn announce_successor(&self, announced: &FileRef) -> Result<(), HandlerError> {
         let entry = self.source_entry(&announced.name).await?;
         let announcing = async {
@@ -263,7 +264,10 @@ impl Announcer {
             });
             match is_under_way {
                 true => Ok(()),
-                false => self.announce_all(&[read]).await.map(drop),
+                false => {
+                    let new = new_announcement(&read, successor_id(&read));
+                    self.send_all(vec![new]).await.map(drop)
+                }
             }
         };
         announcing.await.map_err(HandlerError::Transient)
@@ -464,6 +468,16 @@ pub(crate) fn announcement_of(file: &FileRef) -> String {
     format!("{:x}", file.modified_nanos)
 }
 
+/// The id of the announcement of what took the place of an announced version. It follows from what the source holds, where that
+/// proves its content: the versions that wait before it in its group would else each add a message.
+fn successor_id(read: &ReadSource) -> String {
+    if !read.is_settled {
+        return random_id();
+    }
+    let state = format!("{}-{}", read.file.modified_nanos, read.fingerprint);
+    Digest::of(state.as_bytes()).as_str()[..16].to_owned()
+}
+
 /// The id of an announcement that is none of before.
 pub(crate) fn random_id() -> String {
     format!("{:016x}", runtime::random_u64())
@@ -512,29 +526,72 @@ pub(crate) fn legacy_journal_key(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::journal::NoJournal;
     use streampress_transport::local::files::LocalFiles;
     use streampress_transport::local::{Local, LocalOptions};
 
+    /// What announces the files of a folder "in" of `root`, into queues beside it.
+    fn announcer(root: &Path, format: AnnouncementFormat) -> Announcer {
+        let local = Local::open(&root.join("data"), LocalOptions::default()).expect("opens");
+        let source = LocalFiles::open("file:///data/in", &root.join("in")).expect("opens");
+        Announcer {
+            source: Arc::new(source),
+            files_queue: local.files_queue(),
+            strict: false,
+            format,
+            journal: Arc::new(NoJournal),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_took_the_place_of_several_announced_versions_is_announced_once() {
+        let root = tempfile::tempdir().expect("a folder");
+        let announcer = announcer(root.path(), AnnouncementFormat::Native);
+        let path = root.path().join("in/a.txt");
+        let waiting = async || announcer.files_queue.depth().await.expect("known").total();
+        let announced = |content: &str| FileRef {
+            location: "file:///data/in".into(),
+            ..FileRef::with_content("a.txt", content.as_bytes())
+        };
+        std::fs::write(&path, "newest").expect("written");
+        // Changed a moment ago, it may change again without a trace.
+        announcer
+            .announce_successor(&announced("first"))
+            .await
+            .expect("announced");
+        assert_eq!(waiting().await, 1);
+        let name = FileName::parse("a.txt").expect("a valid name");
+        let entry = announcer.source.stat(&name).expect("read").expect("there");
+        while !is_settled(&entry, runtime::now()) {
+            // File systems' clocks are not simulated.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        for earlier in ["first", "second", "second"] {
+            announcer
+                .announce_successor(&announced(earlier))
+                .await
+                .expect("announced");
+        }
+        assert_eq!(waiting().await, 2);
+        std::fs::write(&path, "another").expect("written");
+        announcer
+            .announce_successor(&announced("newest"))
+            .await
+            .expect("announced");
+        assert_eq!(waiting().await, 3);
+    }
+
     #[tokio::test]
     async fn a_file_announced_again_is_a_second_message_and_one_announced_twice_is_not() {
         for format in [AnnouncementFormat::Native, AnnouncementFormat::Legacy] {
             let root = tempfile::tempdir().expect("a folder");
-            let local =
-                Local::open(&root.path().join("data"), LocalOptions::default()).expect("opens");
-            let folder = root.path().join("in");
-            let source = LocalFiles::open("file:///data/in", &folder).expect("opens");
-            std::fs::write(folder.join("a.txt"), "words").expect("written");
+            let announcer = announcer(root.path(), format);
+            std::fs::write(root.path().join("in/a.txt"), "words").expect("written");
             let name = FileName::parse("a.txt").expect("a valid name");
-            let entry = source.stat(&name).expect("read").expect("there");
-            let announcer = Announcer {
-                source: Arc::new(source),
-                files_queue: local.files_queue(),
-                strict: false,
-                format,
-                journal: Arc::new(NoJournal),
-            };
+            let entry = announcer.source.stat(&name).expect("read").expect("there");
             let waiting = async || announcer.files_queue.depth().await.expect("known").total();
             announcer.announce(&entry).await.expect("announced");
             let read = announcer.read(&entry).await.expect("read");

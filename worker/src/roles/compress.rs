@@ -84,6 +84,23 @@ pub struct Compressor {
     pub report: Option<Arc<ReportLog>>,
 }
 
+/// Fails where the file was announced from another bucket or prefix than this compressor reads, where an object of its name would
+/// be another file. Folders are known by several paths, so theirs are not compared.
+fn ensure_announced_from(location: &str, file: &FileRef) -> Result<(), HandlerError> {
+    let is_bucket = |location: &str| location.starts_with("s3://");
+    if !is_bucket(location) || !is_bucket(&file.location) || file.location == location {
+        return Ok(());
+    }
+    Err(HandlerError::permanent(
+        DeadLetterReason::SourceMissing,
+        format!(
+            "{} was announced from {}, and this compressor reads {location}: give each pipeline queues of its own, or correct \
+             source.location, then 'streampress redrive' with the FILE whose source it is, and --aws",
+            file.name, file.location
+        ),
+    ))
+}
+
 #[async_trait]
 impl Handler for Compressor {
     async fn handle(
@@ -240,6 +257,7 @@ impl Compressor {
         announcement: &Announcement,
         context: MessageContext<'_>,
     ) -> Result<bool, HandlerError> {
+        ensure_announced_from(self.announcer.source.location(), &announcement.file)?;
         match self.pack_and_send(announcement, context).await {
             Err(HandlerError::Permanent(failure))
                 if failure.reason == DeadLetterReason::SourceMissing =>
@@ -603,4 +621,30 @@ fn described(announcement: &Announcement, context: MessageContext<'_>) -> Descri
 fn attempt_id(context: MessageContext<'_>) -> String {
     let attempt = format!("{}/{}", context.slot.attempt(), context.delivery.message_id);
     Digest::of(attempt.as_bytes()).as_str()[..32].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_announced_from_another_bucket_is_not_looked_for_under_its_name_here() {
+        let file = |location: &str| FileRef {
+            location: location.into(),
+            ..FileRef::with_content("a.txt", b"words")
+        };
+        for (here, announced, is_own) in [
+            ("s3://one/in", "s3://one/in", true),
+            ("s3://one/in", "s3://two/in", false),
+            ("s3://one/in", "s3://one/other", false),
+            ("file:///data/in", "file:///elsewhere", true),
+        ] {
+            let outcome = ensure_announced_from(here, &file(announced));
+            assert_eq!(outcome.is_ok(), is_own, "{here} {announced}");
+            if let Err(HandlerError::Permanent(failure)) = outcome {
+                assert_eq!(failure.reason, DeadLetterReason::SourceMissing);
+                assert!(failure.detail.contains(announced), "{}", failure.detail);
+            }
+        }
+    }
 }

@@ -19,7 +19,7 @@ use streampress_crds::settings::{
 };
 use streampress_crds::slot_health::OutageKind;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::BadConfiguration;
 use crate::config::legacy_env::LegacyWorker;
@@ -58,15 +58,34 @@ use streampress_transport::{ChunkStream, Files, Queue, SlotLocks};
 /// How long a worker keeps its slot after the last message.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Between two attempts to make a folder.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(10);
+
 /// The journal's key of the destination that files were last restored to.
 const DESTINATION_KEY: &str = "destination";
 
 /// Whether a location is missing as a whole, as on a disk that is not mounted.
 pub(crate) fn is_away(error: &anyhow::Error) -> bool {
+    is_of_kind(error, |kind| kind == io::ErrorKind::NotConnected)
+}
+
+/// Whether a folder could not be made because of its disk, which may take it later.
+fn is_of_disk(error: &anyhow::Error) -> bool {
+    is_of_kind(error, |kind| {
+        matches!(
+            kind,
+            io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+        )
+    })
+}
+
+fn is_of_kind(error: &anyhow::Error, is_wanted: impl Fn(io::ErrorKind) -> bool) -> bool {
     let mut causes = error.chain();
     causes.any(|cause| {
         let cause = cause.downcast_ref::<io::Error>();
-        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::NotConnected)
+        cause.is_some_and(|cause| is_wanted(cause.kind()))
     })
 }
 
@@ -145,8 +164,9 @@ impl RoleContext {
         Ok(())
     }
 
-    /// The same where nothing was ever restored to it, as far as the data folder knows. One that vanished is waited for.
-    pub(crate) async fn make_destination_once(&self, location: &Location) -> Result<()> {
+    /// The same where nothing was ever restored to it, as far as the data folder knows. One that vanished is waited for, and
+    /// so is one that its disk does not take now. Answers whether there is nothing to be made any more.
+    pub(crate) async fn make_destination_once(&self, location: &Location) -> Result<bool> {
         let is_missing = match location {
             Location::S3 { .. } => false,
             Location::File { .. } => !self.path(location)?.exists(),
@@ -157,9 +177,23 @@ impl RoleContext {
                 folder = %folder.display(),
                 "The destination's folder is missing, and files were restored to it before: mount its disk, or make the folder. It is waited for."
             );
-            return Ok(());
+            return Ok(true);
         }
-        self.make_destination(location).await
+        match self.make_destination(location).await {
+            Err(error) if is_of_disk(&error) => {
+                warn!("The destination is waited for: {error:#}.");
+                Ok(false)
+            }
+            made => made.map(|()| true),
+        }
+    }
+
+    /// Makes a destination's folder as soon as its disk takes it.
+    pub(crate) async fn make_destination_later(&self, location: &Location) {
+        while self.make_destination(location).await.is_err() {
+            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+        }
+        info!("The destination's folder is made.");
     }
 
     async fn was_restored_to(&self, location: &Location) -> Result<bool> {

@@ -216,11 +216,16 @@ impl Recovery {
         Ok((outcome, whole))
     }
 
-    /// Whether the journal knows that the version was restored.
+    /// Whether the journal knows that the version was restored. One that was put back to an earlier state may know the same
+    /// content from an announcement before, after which others came.
     async fn was_restored(&self, version: &FoundVersion) -> Result<bool> {
-        let file = &version.described.file;
+        let DescribedFile { file, version, .. } = &version.described;
         let (name, id) = (file.name.as_str(), file.id());
         let noted = self.journal.source(&file.location, name).await?;
+        let newest_known = noted.as_ref().and_then(|noted| noted.version.as_ref());
+        if newest_known.is_some_and(|newest| newest < version) {
+            return Ok(false);
+        }
         let is_noted = noted.is_some_and(|noted| {
             noted.state == SourceState::Restored && noted.hash == file.hash.as_str()
         });

@@ -15,7 +15,8 @@
 //! - [`in_process_lock`]: slots of one process.
 //! - `sim`: all four in simulated time, for tests (feature `testing`).
 //!
-//! What they share, and other packages too: `file_version`, `error`, `empty_queues`, `backoff`, `clock`, `log_filter`.
+//! What they share, and other packages too: `file_version`, [`object_key`], `error`, `empty_queues`, `backoff`, `clock`,
+//! `log_filter`.
 
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -34,6 +35,7 @@ pub mod lease;
 #[cfg(feature = "local")]
 pub mod local;
 mod log_filter;
+pub mod object_key;
 mod queue;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;

@@ -177,7 +177,7 @@ impl<R: Read> FrameReader<R> {
         let offset = self.offset;
         let frame = match self.read_frame(offset) {
             Ok(frame) => frame.map(Ok),
-            Err(CodecError::Damaged { reason, .. }) if self.keep_going => {
+            Err(CodecError::Damaged { offset, reason, .. }) if self.keep_going => {
                 self.find_next_frame()?;
                 Some(Err(DamagedFrame {
                     offset,
@@ -242,11 +242,20 @@ impl<R: Read> FrameReader<R> {
         )
     }
 
-    fn check_nothing_follows(&mut self) -> Result<(), CodecError> {
-        if self.fill(&mut [0])? > 0 {
-            return Err(damaged(self.offset - 1, "bytes follow the end frame"));
+    fn has_more(&mut self) -> Result<bool, CodecError> {
+        let mut next = [0];
+        let has_more = self.fill(&mut next)? > 0;
+        if has_more {
+            self.unread(&next);
         }
-        Ok(())
+        Ok(has_more)
+    }
+
+    fn check_nothing_follows(&mut self) -> Result<(), CodecError> {
+        match self.has_more()? {
+            true => Err(damaged(self.offset, "bytes follow the end frame")),
+            false => Ok(()),
+        }
     }
 
     fn check_count(&self, blocks: usize, offset: u64) -> Result<(), CodecError> {
@@ -272,13 +281,16 @@ impl<R: Read> FrameReader<R> {
         }
         if header.is_single {
             self.end_offset = offset;
-            self.check_nothing_follows()?;
-            self.end = Some(EndFrame {
-                version: FormatVersion::V2,
-                raw_bytes: header.raw_len.into(),
-                hash: header.hash,
-                index: self.seen.clone(),
-            });
+            // What follows is read next and found to be no frame: the block is none the worse for it.
+            if !(self.keep_going && self.has_more()?) {
+                self.check_nothing_follows()?;
+                self.end = Some(EndFrame {
+                    version: FormatVersion::V2,
+                    raw_bytes: header.raw_len.into(),
+                    hash: header.hash,
+                    index: self.seen.clone(),
+                });
+            }
         }
         Ok(BlockFrame {
             offset,

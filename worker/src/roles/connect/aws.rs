@@ -9,12 +9,22 @@ use streampress_crds::settings::{QueueSettings, Resolved, StreamSettings, Transp
 use streampress_transport::aws::provision::{ProvisionPlan, retention_hours};
 use streampress_transport::aws::{Aws, AwsCredentials, AwsOptions};
 use streampress_transport::{ChunkStream, Files, Queue};
+use tracing::warn;
 
 use super::visibility_timeout;
-use crate::config::Config;
+use crate::config::{BadConfiguration, Config};
 
 /// Default of the original's `AWS_ACCESS_KEY` and `AWS_SECRET_KEY`; LocalStack takes any.
 const LEGACY_KEY: &str = "your_access_key";
+
+/// A request's signature has these, or follows from them.
+const KEY_VARIABLES: [&str; 5] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_ACCESS_KEY",
+    "AWS_SECRET_KEY",
+];
 
 /// A question beside the work is not waited for longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -27,8 +37,11 @@ pub struct AwsConnection {
 
 impl AwsConnection {
     pub(super) async fn open(config: &Config) -> Result<Self> {
+        if let Some(notice) = endpoint_notice(config) {
+            warn!("{notice}.");
+        }
         Ok(Self {
-            aws: Arc::new(Aws::connect(&aws_options(config)).await),
+            aws: Arc::new(Aws::connect(&aws_options(config)?).await),
         })
     }
 
@@ -74,7 +87,16 @@ impl AwsConnection {
 
 /// Region, endpoint and keys. The environment has the credentials; the settings have region and endpoint, unless the
 /// environment names another endpoint.
-pub(crate) fn aws_options(config: &Config) -> AwsOptions {
+pub(crate) fn aws_options(config: &Config) -> Result<AwsOptions, BadConfiguration> {
+    for name in KEY_VARIABLES {
+        let is_bad = |key: String| key.chars().any(char::is_control);
+        if std::env::var(name).is_ok_and(is_bad) {
+            // Such a key comes from a file or a Secret that was written with `echo`.
+            return Err(BadConfiguration(format!(
+                "{name} has a newline or another control character: set it without one"
+            )));
+        }
+    }
     let settings = config.aws();
     let mut options = AwsOptions::from_env(|name| std::env::var(name).ok());
     let is_set = |name: &&str| std::env::var_os(name).is_some();
@@ -91,7 +113,19 @@ pub(crate) fn aws_options(config: &Config) -> AwsOptions {
     options.region = Some(settings.region.clone())
         .filter(|region| !region.is_empty())
         .or(options.region);
-    options
+    Ok(options)
+}
+
+/// What to say where the environment names another endpoint than the pipeline.
+pub(crate) fn endpoint_notice(config: &Config) -> Option<String> {
+    let set_in_environment = AwsOptions::from_env(|name| std::env::var(name).ok()).endpoint?;
+    let ignored = config.aws().endpoint_url.as_ref()?;
+    let is_other = set_in_environment != *ignored && !matches!(config, Config::Legacy(_));
+    is_other.then(|| {
+        format!(
+            "AWS_ENDPOINT_URL={set_in_environment} is used in place of spec.aws.endpointURL {ignored}; unset it to use the pipeline's"
+        )
+    })
 }
 
 /// The tag that marks what `streampress setup` created, with the pipeline's name as its value.

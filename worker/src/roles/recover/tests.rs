@@ -100,6 +100,40 @@ impl RecoveryFixture {
         positions.iter().map(number).collect()
     }
 
+    /// Makes a journal at the source that has the files as restored, each with its version where it is known.
+    async fn note_restored(&mut self, files: &[(FileRef, Option<FileVersion>)]) {
+        let journal = SegmentJournal::new(self.files("in"), true);
+        for (file, version) in files {
+            let record = SourceRecord {
+                location: file.location.clone(),
+                name: file.name.as_str().into(),
+                announcement: "1".into(),
+                file_id: file.id().as_str().into(),
+                hash: file.hash.as_str().into(),
+                bytes: file.bytes,
+                modified_nanos: file.modified_nanos,
+                fingerprint: String::new(),
+                is_settled: false,
+                wants_reply: false,
+                state: SourceState::Sent,
+                version: version.clone(),
+                awaits_receipt: true,
+                is_gone: false,
+            };
+            let receipt = SourceReceipt {
+                location: record.location.clone(),
+                name: record.name.clone(),
+                file_id: record.file_id.clone(),
+                announcement: record.announcement.clone(),
+                state: SourceState::Restored,
+            };
+            journal.record_announcements(&[record]).await.expect("kept");
+            journal.record_receipt(&receipt).await.expect("kept");
+        }
+        journal.flush_sources().await.expect("written");
+        self.journal = Arc::new(SegmentJournal::new(self.files("in"), false));
+    }
+
     fn lose(&self, record: u64) {
         let lost = self
             .stream
@@ -290,37 +324,12 @@ async fn a_file_that_the_journal_of_the_source_has_as_restored_is_left_out() {
     let mut pipeline = RecoveryFixture::new();
     pipeline.pack(&alone("a.txt", 1), 10).await;
     pipeline.pack(&alone("b.txt", 2), 10).await;
-    let journal = SegmentJournal::new(pipeline.files("in"), true);
-    for name in ["a.txt", "b.txt"] {
-        let file = described(name, if name == "a.txt" { 1 } else { 3 }).file;
-        let record = SourceRecord {
-            location: file.location.clone(),
-            name: name.into(),
-            announcement: "1".into(),
-            file_id: file.id().as_str().into(),
-            hash: file.hash.as_str().into(),
-            bytes: file.bytes,
-            modified_nanos: file.modified_nanos,
-            fingerprint: String::new(),
-            is_settled: false,
-            wants_reply: false,
-            state: SourceState::Sent,
-            version: None,
-            awaits_receipt: true,
-            is_gone: false,
-        };
-        journal.record_announcements(&[record]).await.expect("kept");
-        let receipt = SourceReceipt {
-            location: file.location.clone(),
-            name: name.into(),
-            file_id: file.id().as_str().into(),
-            announcement: "1".into(),
-            state: SourceState::Restored,
-        };
-        journal.record_receipt(&receipt).await.expect("kept");
-    }
-    journal.flush_sources().await.expect("written");
-    pipeline.journal = Arc::new(SegmentJournal::new(pipeline.files("in"), false));
+    pipeline
+        .note_restored(&[
+            (described("a.txt", 1).file, None),
+            (described("b.txt", 3).file, None),
+        ])
+        .await;
     let (report, _) = pipeline.recover().await;
     // Of the other name, other content was restored.
     let expected = [
@@ -328,6 +337,32 @@ async fn a_file_that_the_journal_of_the_source_has_as_restored_is_left_out() {
         ("b.txt", &RecoveryOutcome::Sent),
     ];
     assert_eq!(outcomes(&report), expected);
+}
+
+#[tokio::test]
+async fn content_that_was_restored_before_other_content_is_sent_where_the_journal_was_put_back_to_then()
+ {
+    for (known, expected) in [
+        (1, RecoveryOutcome::Sent),
+        (3, RecoveryOutcome::RestoredAndGone),
+    ] {
+        let mut pipeline = RecoveryFixture::new();
+        let first = described("a.txt", 1);
+        let third = DescribedFile {
+            version: described("a.txt", 3).version,
+            ..first.clone()
+        };
+        let attempt = "compressor-0/a/1/3".to_owned();
+        let file = Box::new(third);
+        pipeline.pack(&alone("a.txt", 2), 10).await;
+        pipeline
+            .pack(&DescribedContent::Alone { attempt, file }, 10)
+            .await;
+        let version = described("a.txt", known).version;
+        pipeline.note_restored(&[(first.file, Some(version))]).await;
+        let (report, _) = pipeline.recover().await;
+        assert_eq!(outcomes(&report), [("a.txt", &expected)]);
+    }
 }
 
 #[tokio::test]

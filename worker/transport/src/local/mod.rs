@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::Connection;
+
 pub use self::database::{Database, DatabaseStep, Migrations};
 
 use self::lock::LocalLock;
@@ -119,15 +121,17 @@ impl Local {
     /// remedy: not writable, disk full, damaged, another program's, or a newer version's.
     pub fn open(dir: &Path, options: LocalOptions) -> TransportResult<Self> {
         let (stream_folder, sessions) = (dir.join(STREAM_FOLDER), dir.join(SESSIONS_FOLDER));
-        for folder in [dir, &stream_folder, &sessions] {
-            fs::create_dir_all(folder)
-                .map_err(|e| disk_fault("creating the data folder", folder, e))?;
-        }
+        make_folder(dir)?;
+        make_folder(&sessions)?;
         // One process opens at a time: creating the schema and switching to WAL must not overlap.
         let _opening = opening_lock(&sessions)?;
         let session = Session::begin(&sessions)
             .map_err(|e| disk_fault("beginning a session", &sessions, e))?;
         let (conn, epoch) = db::open(dir, stream::next_epoch(&stream_folder))?;
+        if !stream_folder.is_dir() {
+            ensure_not_needed(&conn, &stream_folder)?;
+            make_folder(&stream_folder)?;
+        }
         session.sweep();
         for folder in [dir, &sessions] {
             sync_folder(folder).map_err(|e| disk_fault("syncing the data folder", folder, e))?;
@@ -218,6 +222,26 @@ impl Local {
     /// The data folder.
     pub fn dir(&self) -> &Path {
         self.store.dir()
+    }
+}
+
+fn make_folder(folder: &Path) -> TransportResult<()> {
+    fs::create_dir_all(folder).map_err(|e| disk_fault("creating the data folder", folder, e))
+}
+
+/// Fails where the stream's folder, which is missing, held the records of waiting messages or dead letters: it was moved away or
+/// its disk is not mounted, and a new one would make dead letters of them.
+fn ensure_not_needed(conn: &Connection, stream_folder: &Path) -> TransportResult<()> {
+    let shown = stream_folder.display();
+    let manifests = queue::manifests(conn).map_err(|error| {
+        TransportError::unavailable(format!("counting what is to be read from {shown}"), error)
+    })?;
+    match manifests {
+        0 => Ok(()),
+        _ => Err(TransportError::Invalid(format!(
+            "{shown} is missing, and {manifests} packed file(s) are to be restored from it: put it back, or make an empty \
+             folder there to go on without what it held"
+        ))),
     }
 }
 

@@ -138,12 +138,11 @@ impl S3Files {
         })
     }
 
-    /// The name of the object with this key; `None` where that is no file's key. A key that another writer chose may not be
-    /// the one that its name has here.
-    fn named(&self, key: &str) -> Option<(FileName, Path)> {
+    /// The name of the object with this key; an error with the cause where that is no file's key.
+    fn named(&self, key: &str) -> Result<(FileName, Path), String> {
         let name = name(&self.prefix, key)?;
-        let path = self.path(&name).ok()?;
-        (path.as_ref() == key).then_some((name, path))
+        let path = self.path(&name).map_err(|error| error.to_string())?;
+        Ok((name, path))
     }
 
     async fn head(&self, path: &Path) -> object_store::Result<(ObjectMeta, SystemTime)> {
@@ -185,10 +184,13 @@ impl S3Files {
                 is_folder: false,
             })))
         };
-        let Some((name, path)) = self.named(&object.key) else {
-            return leave_out(
-                "has a key that cannot be a file's name (an empty part, '.', '..', a control character, or too long): copy the object to another key".to_owned(),
-            );
+        let (name, path) = match self.named(&object.key) {
+            Ok(named) => named,
+            Err(cause) => {
+                return leave_out(format!(
+                    "has a key that cannot be a file's name ({cause}): copy the object to another key"
+                ));
+            }
         };
         if name.is_reserved() {
             return match name.is_ours() {
@@ -325,7 +327,7 @@ impl Files for S3Files {
         let mut names: Vec<String> = objects
             .iter()
             .filter_map(|object| {
-                let (name, _) = self.named(&object.key)?;
+                let (name, _) = self.named(&object.key).ok()?;
                 let below = name.as_str().strip_prefix(folder.as_str())?;
                 let base = below.strip_prefix('/')?;
                 (!base.contains('/')).then(|| base.to_owned())
@@ -374,7 +376,9 @@ impl Files for S3Files {
     fn sample(&self, most: usize) -> io::Result<Vec<FileName>> {
         let listing = self.objects(&self.prefix, ListingExtent::OnePage);
         let objects = self.runtime.block_on(listing)?;
-        let named = objects.iter().filter_map(|object| self.named(&object.key));
+        let named = objects
+            .iter()
+            .filter_map(|object| self.named(&object.key).ok());
         Ok(named.map(|(name, _)| name).take(most).collect())
     }
 
@@ -598,7 +602,10 @@ fn said(error: &object_store::Error, step: &str, what: impl fmt::Display) -> io:
     let why = match error {
         // There is no path yet where there are no credentials.
         Error::Unauthenticated { path, source } if path.is_empty() => source.to_string(),
-        error => error.to_string(),
+        error => {
+            let text = error.to_string();
+            requests::told(&text).unwrap_or(text)
+        }
     };
     io::Error::new(kind, format!("{step} {what}: {why}"))
 }

@@ -424,8 +424,18 @@ fn refused(status: StatusCode, body: &str) -> io::Error {
         status if is_server_fault(status, body) => io::ErrorKind::TimedOut,
         _ => io::ErrorKind::Other,
     };
-    let message = element(body, "Message").unwrap_or_default();
-    io::Error::new(kind, format!("{status} {}: {message}", code(body)))
+    io::Error::new(kind, format!("{status} {}", told(body).unwrap_or_default()))
+}
+
+/// What S3 says in the text of an answer or of an error that quotes it: code and message, and for a bucket that does not exist
+/// what to do. `None` where it says nothing.
+pub(super) fn told(text: &str) -> Option<String> {
+    let code = element(text, "Code")?;
+    let message = element(text, "Message").unwrap_or_default();
+    Some(match code.as_str() {
+        "NoSuchBucket" => format!("{code}: {message}; make the bucket, or correct the location"),
+        _ => format!("{code}: {message}"),
+    })
 }
 
 fn code(body: &str) -> String {

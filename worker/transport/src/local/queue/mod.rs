@@ -21,7 +21,8 @@ use crate::{
 };
 
 pub(super) use self::steps::{
-    QuotedNames, ended_sessions, expired, quoted_names, reclaim, remove_old, time_of_number,
+    QuotedNames, ended_sessions, expired, manifests, quoted_names, reclaim, remove_old,
+    time_of_number,
 };
 
 /// The longest visibility timeout, as SQS has it.

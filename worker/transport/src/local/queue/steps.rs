@@ -8,7 +8,7 @@ use streampress_crds::DeadLetterReason;
 use tokio::time::Instant;
 
 use crate::local::session::Session;
-use crate::local::store::{Step, StepResult};
+use crate::local::store::{Step, StepResult, Which};
 use crate::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_VERSION, Delivery, Depth, Failure, FileVersion,
     Outgoing, Receipt, TransportError, TransportResult,
@@ -452,6 +452,15 @@ pub(in crate::local) fn remove_old(step: &mut Step<'_>) -> StepResult<()> {
         .prepare_cached("DELETE FROM dedup WHERE sent_at < ?1")?
         .execute([step.now - DEDUP_MS])?;
     Ok(())
+}
+
+/// Waiting messages and dead letters that name records of the stream.
+pub(in crate::local) fn manifests(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row(
+        "SELECT count(*) FROM messages WHERE queue IN (?1, ?2)",
+        [Which::Chunks as i64, Which::ChunksDead as i64],
+        |row| row.get(0),
+    )
 }
 
 /// Messages that are read at a time by [`quoted_names`].

@@ -216,7 +216,7 @@ fn ensure_folder(folder: &Path) -> TransportResult<()> {
         true => Ok(()),
         false => Err(TransportError::unavailable(
             format!("reading the stream in {}", folder.display()),
-            "its folder is missing: put it back, or start again to go on without what it holds",
+            "its folder is missing: put it back, or make an empty one to go on without what it holds",
         )),
     }
 }

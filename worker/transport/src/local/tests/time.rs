@@ -346,6 +346,38 @@ async fn a_stream_whose_folder_is_missing_is_an_outage_and_goes_on_once_it_is_ba
     stream.append(vec![record(2, 100)]).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_folder_whose_stream_was_moved_away_is_not_opened_while_messages_need_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, away) = (dir.path().join("stream"), dir.path().join("away"));
+    let opened = || Local::open(dir.path(), LocalOptions::default());
+    let local = opened().unwrap();
+    let positions = local.stream().append(vec![record(1, 100)]).await.unwrap();
+    drop(local);
+    // Nothing names what it held.
+    fs::rename(&folder, &away).unwrap();
+    let local = opened().unwrap();
+    local
+        .chunks_queue()
+        .send(vec![message("a", "1")])
+        .await
+        .unwrap();
+    drop(local);
+    fs::remove_dir_all(&folder).unwrap();
+    let refused = opened().err().map(|error| error.to_string());
+    let refused = refused.expect("refused");
+    assert!(refused.contains("1 packed file(s)"), "{refused}");
+    assert!(!folder.exists());
+    fs::rename(&away, &folder).unwrap();
+    let local = opened().unwrap();
+    assert_eq!(local.stream().fetch(&positions).await.unwrap().len(), 1);
+    drop(local);
+    // As the refusal says.
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    opened().unwrap();
+}
+
 async fn until_expired(local: &Local, positions: &[Position]) {
     eventually("the segment is removed", || async {
         let fetched = local.stream().fetch(positions).await;
