@@ -107,6 +107,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "file_version",
             "error",
             "files",
+            "object_key",
             "queue",
             "slot_lock",
             "in_process_lock",
