@@ -80,7 +80,7 @@ pub(crate) fn transport(namespace: &str, pipeline: &str, uid: &str, part: Transp
 }
 
 /// The dead-letter queue of a queue: `-dlq` before `.fifo`.
-pub(crate) fn dead_letter_queue(queue: &str) -> String {
+pub fn dead_letter_queue(queue: &str) -> String {
     format!("{}-dlq.fifo", queue.strip_suffix(".fifo").unwrap_or(queue))
 }
 

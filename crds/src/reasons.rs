@@ -296,7 +296,7 @@ impl Reason {
                 "the policy is `Adopt`, but a queue is not FIFO, has no dead-letter queue or takes too small messages"
             }
             Self::TransportNotOurs => {
-                "a queue or stream of this name exists and has another owner's tag"
+                "a queue or stream of this name lacks this pipeline's tag, carries that of another one, or is used by another one"
             }
             Self::TransportFailed => "AWS answered with another error; the operator retries",
             Self::DepthUnknown => {
@@ -365,7 +365,9 @@ impl Reason {
             Self::AccessDenied => "add the permission to the role",
             Self::TransportMissing => "create it (`streampress setup`), or use `Create`",
             Self::TransportUnfit => "as the message says; `streampress validate --live` says more",
-            Self::TransportNotOurs => "choose another name, or use `Adopt`",
+            Self::TransportNotOurs => {
+                "choose another name; `Adopt` takes only what no other pipeline has, and the message says how to free what one that is gone left behind"
+            }
             Self::TransportFailed => "see the message",
             Self::DepthUnknown => "see the condition `TransportReady`",
             Self::DeadLetters => {

@@ -28,6 +28,7 @@ use crate::http::metrics::OperatorMetrics;
 use crate::resources::{ObjectKind, WorkerDefaults, names};
 use crate::state::cache::ObjectCache;
 use crate::state::pipeline::{PipelineKey, WatchedPipeline, resource};
+use crate::state::transport_users::TransportUsers;
 use crate::state::watch::{WatchHealth, follow};
 use crate::transport::Provisioner;
 use crate::transport::manager::{ManagerOptions, TransportManager};
@@ -163,6 +164,7 @@ async fn work(
             options.transport.clone(),
             notify,
         ),
+        transport_users: TransportUsers::default(),
         events: EventPublisher::new(client.clone(), options.identity.clone(), leadership),
         metrics,
         defaults: options.defaults.clone(),
@@ -265,7 +267,15 @@ impl Watches {
         };
         let (trigger, context, store) = (self.trigger, &self.context, writer.as_reader());
         follow(self.client, api, None, health, |event| {
+            // Before the pipeline can be reconciled.
+            let users = &context.transport_users;
+            let affected = match &event {
+                Event::Apply(pipeline) | Event::InitApply(pipeline) => users.update(pipeline),
+                Event::Delete(pipeline) => users.remove(pipeline.uid()),
+                Event::Init | Event::InitDone => Vec::new(),
+            };
             writer.apply_watcher_event(&event);
+            trigger.reconcile_all(affected);
             match event {
                 Event::Apply(pipeline) | Event::InitApply(pipeline) => {
                     trigger.reconcile_all([pipeline.key()]);
@@ -275,6 +285,7 @@ impl Watches {
                 Event::InitDone => {
                     let all = store.state();
                     let uids: HashSet<_> = all.iter().map(|pipeline| pipeline.uid()).collect();
+                    users.retain(|uid| uids.contains(uid));
                     context.retain(|uid| uids.contains(uid));
                     trigger.reconcile_all(all.iter().map(|pipeline| pipeline.key()));
                 }

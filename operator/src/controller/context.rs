@@ -23,6 +23,7 @@ use crate::resources::WorkerDefaults;
 use crate::state::cache::ObjectCache;
 use crate::state::cluster_state::ClusterState;
 use crate::state::pipeline::WatchedPipeline;
+use crate::state::transport_users::TransportUsers;
 use crate::transport::TransportState;
 use crate::transport::manager::{TransportManager, TransportSnapshot};
 
@@ -37,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) cache: Arc<ObjectCache>,
     /// Queues and streams.
     pub(crate) transport: TransportManager,
+    /// Which pipelines use which of them.
+    pub(crate) transport_users: TransportUsers,
     /// Events.
     pub(crate) events: EventPublisher,
     /// Metrics.

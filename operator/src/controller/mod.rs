@@ -28,6 +28,7 @@ use crate::resources::{ObjectKind, OwnedObject, Replicas, build};
 use crate::state::cluster_state::ClusterState;
 use crate::state::ledger;
 use crate::state::pipeline::WatchedPipeline;
+use crate::state::transport_users::{self, NamesInUse};
 use crate::transport::manager::TransportSnapshot;
 use crate::transport::problem::{Problem, Retry};
 use crate::transport::{TransportPlan, TransportState};
@@ -122,18 +123,22 @@ async fn carry_out(
 ) -> Result<Action, ReconcileError> {
     let (pipeline, resolved) = (checked.pipeline(), checked.resolved());
     // Only what was made for this pipeline must be dealt with at its end.
-    if pipeline.spec.transport.policy == TransportPolicy::Create && !watched.has_finalizer() {
+    if pipeline.spec.transport.policy == TransportPolicy::Create
+        && !watched.has_finalizer()
+        && in_use(watched, context).is_none()
+    {
         context.applier.add_finalizer(watched).await?;
     }
-    let transport = context
-        .transport
-        .maintain(&transport_plan(watched, checked, context));
+    let MaintainedTransport {
+        snapshot: transport,
+        is_refused,
+    } = maintain(watched, checked, context);
     let state = context.cache.snapshot(&watched.key());
     // Before Leases are made anew, and their holders count again.
     let lost = ledger::lost(&said(watched, context), &state.ledgers(watched.uid()));
     let drain = context.drain(watched, pipeline, &state, &transport);
     let now = context.began.elapsed();
-    let (replicas, scale_after) = context.memo(watched, |memo| {
+    let (mut replicas, scale_after) = context.memo(watched, |memo| {
         replicas(
             &pipeline.spec,
             resolved.transport.receipts_queue.is_some(),
@@ -145,6 +150,10 @@ async fn carry_out(
         )
     });
 
+    if is_refused {
+        // Workers that run would take the other pipeline's messages.
+        replicas.values_mut().for_each(|pods| *pods = 0);
+    }
     let mut desired = build(checked, &replicas, &context.defaults);
     let is_missing = |object: &OwnedObject| state.get(object.kind(), object.name()).is_none();
     // A worker without queues would only fail; one that runs already goes on.
@@ -190,9 +199,7 @@ async fn carry_out(
     let is_scaling = seen.roles.iter().any(RoleState::is_unsteady);
     let write_after = write_status(watched, seen, context).await?;
     // The status that was written now may want another retention.
-    context
-        .transport
-        .maintain(&transport_plan(watched, checked, context));
+    maintain(watched, checked, context);
     let next = [
         scale_after,
         drain_after(drain),
@@ -205,6 +212,58 @@ async fn carry_out(
     Ok(Action::requeue(
         next.into_iter().flatten().fold(RESYNC, Duration::min),
     ))
+}
+
+/// What is known of a pipeline's queues and stream.
+struct MaintainedTransport {
+    snapshot: TransportSnapshot,
+    /// Another pipeline uses the same ones.
+    is_refused: bool,
+}
+
+/// Has the queues and the stream maintained, unless another pipeline uses the same ones.
+fn maintain(
+    watched: &WatchedPipeline,
+    checked: &CheckedPipeline,
+    context: &Context,
+) -> MaintainedTransport {
+    let refused = |in_use: NamesInUse| MaintainedTransport {
+        snapshot: TransportSnapshot {
+            state: TransportState::Failed(in_use.problem()),
+            ..TransportSnapshot::default()
+        },
+        is_refused: true,
+    };
+    if let Some(in_use) = in_use(watched, context) {
+        context.transport.stop(watched.uid());
+        return refused(in_use);
+    }
+    let plan = transport_plan(watched, checked, context);
+    let snapshot = context.transport.maintain(&plan);
+    if let TransportState::Ready(ready) = &snapshot.state {
+        let account = transport_users::account(&ready.status);
+        let taken = context
+            .transport_users
+            .take(watched.uid(), account.as_deref());
+        if let Err(in_use) = taken {
+            return refused(in_use);
+        }
+    }
+    MaintainedTransport {
+        snapshot,
+        is_refused: false,
+    }
+}
+
+/// What another pipeline uses, by what is known before anything is looked up.
+fn in_use(watched: &WatchedPipeline, context: &Context) -> Option<NamesInUse> {
+    let (written, _) = context.former(watched);
+    let account = written
+        .transport
+        .as_ref()
+        .and_then(transport_users::account);
+    let users = &context.transport_users;
+    users.take(watched.uid(), account.as_deref()).err()
 }
 
 /// The pipeline's plan. What is done about the stream's retention follows from the status that was written.
@@ -299,8 +358,7 @@ async fn report_error(
         return Ok(());
     }
     let state = context.cache.snapshot(&watched.key());
-    let plan = transport_plan(watched, checked, context);
-    let transport = context.transport.maintain(&plan);
+    let transport = maintain(watched, checked, context).snapshot;
     let problem = Problem {
         reason: Reason::NotApplied,
         message: format!(

@@ -2,7 +2,7 @@
 //! carries the pipeline's UID as a tag from the moment it exists; nothing without it is ever changed or deleted. Errors of AWS
 //! become a reason and a sentence for the pipeline's owner.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ const CALLS: CallLimits = CallLimits {
     attempt_timeout: Duration::from_secs(8),
     attempts: 3,
 };
+
+/// The tags of a queue or stream.
+type Tags = BTreeMap<String, String>;
 
 /// The most clients that are kept; beyond, all are made anew.
 const MAX_CLIENTS: usize = 256;
@@ -163,8 +166,12 @@ impl Client {
             lower_retention_from: retention.lower_from.filter(|_| self.is_surely_empty(plan)),
             ..provision_plan(plan)
         };
-        let provisioned = provision::create(&self.aws, &provision_plan).await;
-        let provisioned = provisioned.map_err(problem)?;
+        let provisioned = match provision::create(&self.aws, &provision_plan).await {
+            Err(ProvisionError::NotOwned { name, tags }) => {
+                return Err(self.not_ours(plan, &name, &tags).await);
+            }
+            provisioned => provisioned.map_err(problem)?,
+        };
         Ok(ReadyTransport {
             status: TransportStatus {
                 files_queue_url: Some(provisioned.files_queue_url),
@@ -191,6 +198,23 @@ impl Client {
         let queues = found.iter().map(Option::as_ref);
         let attributes: Vec<_> = queues.map(|queue| Some(&queue?.attributes)).collect();
         rules::adoptable(plan, &attributes, has_stream.map_err(problem)?)?;
+        let mut tags = Vec::new();
+        for (queue, name) in found.iter().flatten().zip(plan.queues()) {
+            let of_queue = provision::queue_tags(&self.aws, name, &queue.url).await;
+            let of_queue = of_queue.map_err(problem)?.unwrap_or_default();
+            tags.push((name, Some(&*queue.url), of_queue));
+        }
+        let of_stream = provision::stream_tags(&self.aws, name).await;
+        tags.push((name, None, of_stream.map_err(problem)?));
+        let tagged: Vec<_> = tags
+            .iter()
+            .map(|(name, url, tags)| rules::Tagged {
+                name,
+                url: *url,
+                tags,
+            })
+            .collect();
+        rules::not_of_another(plan, &tagged)?;
         let stream = provision::usable_stream(&self.aws, name).await;
         let stream = stream.map_err(problem)?;
         let url = |queue: usize| Some(found.get(queue)?.as_ref()?.url.clone());
@@ -204,6 +228,16 @@ impl Client {
             retention_hours: Some(stream.retention_hours),
             not_extended: None,
         })
+    }
+
+    /// A queue or stream that is in the way, with the command that frees it, which needs a queue's URL.
+    async fn not_ours(&self, plan: &TransportPlan, name: &str, tags: &Tags) -> Problem {
+        let url = match plan.queues().contains(&name) {
+            true => provision::find_queue(&self.aws, name).await.ok().flatten(),
+            false => None,
+        };
+        let url = url.as_deref();
+        rules::not_ours(plan, &rules::Tagged { name, url, tags })
     }
 
     async fn contents(&self, plan: &TransportPlan) -> Result<Contents, Problem> {
@@ -277,9 +311,8 @@ fn problem(error: ProvisionError) -> Problem {
                 retry,
             }
         }
-        ProvisionError::NotOwned { name, tags } => {
-            rules::not_ours(&name, tags.get(PIPELINE_TAG).map(String::as_str))
-        }
+        // Creating names its owner.
+        ProvisionError::NotOwned { name, .. } => transient(format!("{name} has another owner.")),
         ProvisionError::InTransition { what } => {
             let what = format!("{}{}", what[..1].to_uppercase(), &what[1..]);
             Problem {

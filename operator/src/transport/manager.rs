@@ -163,6 +163,17 @@ impl TransportManager {
         }
     }
 
+    /// Ends maintaining the transport of the pipeline of this UID, and forgets what is known of it.
+    pub(crate) fn stop(&self, uid: &str) {
+        let mut entries = self.inner.entries.lock();
+        if entries
+            .get(uid)
+            .is_some_and(|entry| entry.removal.is_none())
+        {
+            entries.remove(uid);
+        }
+    }
+
     /// Begins to delete the transport, or reports how far that has come.
     pub(crate) fn remove(&self, plan: &TransportPlan, policy: DeletionPolicy) -> Removal {
         let mut entries = self.inner.entries.lock();

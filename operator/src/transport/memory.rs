@@ -11,7 +11,7 @@ use streampress_crds::queue_check::{LAST_RESORT_RECEIVES, RedrivePolicy};
 use streampress_transport::Depth;
 use streampress_transport::aws::AwsCredentials;
 
-use super::{Contents, Depths, Provisioner, ReadyTransport, TransportPlan, rules};
+use super::{Contents, Depths, OWNER_TAG, Provisioner, ReadyTransport, TransportPlan, rules};
 use crate::transport::problem::Problem;
 
 /// Queues and streams of one test.
@@ -121,7 +121,7 @@ impl MemoryState {
     ) -> Result<(), Problem> {
         let resource = match self.resources.get_mut(name) {
             Some(existing) if existing.owner != plan.uid => {
-                return Err(rules::not_ours(name, None));
+                return Err(rules::not_ours(plan, &tagged(name, &tags(existing))));
             }
             Some(existing) if existing.attributes == attributes => return Ok(()),
             Some(existing) => existing,
@@ -187,6 +187,17 @@ impl MemoryState {
     }
 }
 
+fn tags(resource: &MemoryResource) -> BTreeMap<String, String> {
+    let owner = Some(&resource.owner).filter(|owner| !owner.is_empty());
+    let owner = owner.map(|owner| (OWNER_TAG.to_owned(), owner.clone()));
+    owner.into_iter().collect()
+}
+
+fn tagged<'a>(name: &'a str, tags: &'a BTreeMap<String, String>) -> rules::Tagged<'a> {
+    let url = None;
+    rules::Tagged { name, url, tags }
+}
+
 fn arn(name: &str) -> String {
     format!("arn:memory:{name}")
 }
@@ -207,6 +218,12 @@ impl Provisioner for MemoryProvisioner {
                 let queues: Vec<_> = names.map(|name| state.attributes(name)).collect();
                 let has_stream = state.resources.contains_key(&plan.parts.stream.name);
                 rules::adoptable(plan, &queues, has_stream)?;
+                let names = plan.queues().into_iter().chain([&*plan.parts.stream.name]);
+                let tags: Vec<_> = names
+                    .filter_map(|name| Some((name, tags(state.resources.get(name)?))))
+                    .collect();
+                let tagged: Vec<_> = tags.iter().map(|(name, tags)| tagged(name, tags)).collect();
+                rules::not_of_another(plan, &tagged)?;
             }
         }
         let receipts = plan.parts.receipts_queue.as_ref();

@@ -189,8 +189,8 @@ impl TransportPlan {
 ///
 /// Contract of both implementations, which `tests/transport` tries: `provide` may be called again and again and then
 /// changes nothing; under `Create` what carries another pipeline's tag is refused as it is, and a retention that cannot be
-/// extended beyond the spec's is no failure; under `Adopt` nothing is ever made or changed, and what is missing or does not
-/// fit is refused by name. `remove` deletes only what carries this
+/// extended beyond the spec's is no failure; under `Adopt` nothing is ever made or changed, and what is missing, does not
+/// fit or carries another pipeline's tag is refused by name. `remove` deletes only what carries this
 /// pipeline's UID in [`OWNER_TAG`], under `WhenEmpty` all or nothing, and says what it left and why. Calls may take any
 /// time: the caller bounds them.
 #[async_trait]

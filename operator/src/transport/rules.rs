@@ -1,13 +1,13 @@
 //! What every provisioner refuses, keeps and deletes, and the messages about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use streampress_crds::Reason;
 use streampress_crds::api::pipeline::{DeletionPolicy, TransportPolicy};
 use streampress_crds::queue_check::mismatches;
 
 use super::problem::{Problem, Retry};
-use super::{Contents, TransportPlan};
+use super::{Contents, OWNER_TAG, PIPELINE_TAG, TransportPlan};
 
 /// A queue's attributes, by SQS's names.
 pub(super) type Attributes = BTreeMap<String, String>;
@@ -57,17 +57,81 @@ pub(super) fn adoptable(
     ))
 }
 
-/// Under `Create`, a queue or stream of that name belongs to another owner.
-pub(super) fn not_ours(name: &str, pipeline: Option<&str>) -> Problem {
-    let of = pipeline
-        .map(|pipeline| format!(" (it belongs to {pipeline})"))
-        .unwrap_or_default();
-    permanent_problem(
+/// A queue or stream that exists, and its tags.
+pub(super) struct Tagged<'a> {
+    pub(super) name: &'a str,
+    /// A queue's URL; `None` for the stream.
+    pub(super) url: Option<&'a str>,
+    pub(super) tags: &'a BTreeMap<String, String>,
+}
+
+impl Tagged<'_> {
+    /// The pipeline that it was made for, as its tags say.
+    fn pipeline(&self) -> Option<String> {
+        let uid = self.tags.get(OWNER_TAG)?;
+        Some(match self.tags.get(PIPELINE_TAG) {
+            Some(pipeline) => format!("{pipeline} (UID {uid})"),
+            None => format!("the one with the UID {uid}"),
+        })
+    }
+
+    /// The command that takes the tags of its pipeline away.
+    fn untag_command(&self, plan: &TransportPlan) -> String {
+        let endpoint = match &plan.endpoint {
+            Some(endpoint) => format!(" --endpoint-url {endpoint}"),
+            None => String::new(),
+        };
+        let call = match self.url {
+            Some(url) => format!("sqs untag-queue --queue-url {url}"),
+            None => format!(
+                "kinesis remove-tags-from-stream --stream-name {}",
+                self.name
+            ),
+        };
+        format!(
+            "`aws {call} --tag-keys {OWNER_TAG} {PIPELINE_TAG} --region {}{endpoint}`",
+            plan.region
+        )
+    }
+}
+
+/// Under `Create`, a queue or stream of that name is not this pipeline's.
+pub(super) fn not_ours(plan: &TransportPlan, found: &Tagged<'_>) -> Problem {
+    let name = found.name;
+    let message = match found.pipeline() {
+        None => format!(
+            "{name} exists and does not carry this pipeline's tag: choose another name, or set transport.policy to Adopt in a new pipeline."
+        ),
+        Some(pipeline) => format!(
+            "{name} exists and carries the tag of another pipeline, {pipeline}: choose another name in a new pipeline. Where that pipeline is gone, {} frees it for a new pipeline with transport.policy Adopt.",
+            found.untag_command(plan)
+        ),
+    };
+    permanent_problem(Reason::TransportNotOurs, message)
+}
+
+/// Under `Adopt`, what was made for another pipeline is refused: both would take each other's messages.
+pub(super) fn not_of_another(plan: &TransportPlan, found: &[Tagged<'_>]) -> Result<(), Problem> {
+    let others: Vec<_> = found
+        .iter()
+        .filter(|it| it.tags.get(OWNER_TAG).is_some_and(|uid| *uid != plan.uid))
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = others.iter().map(|it| it.name).collect();
+    let pipelines: BTreeSet<_> = others.iter().filter_map(|it| it.pipeline()).collect();
+    let pipelines: Vec<_> = pipelines.into_iter().collect();
+    let commands: Vec<_> = others.iter().map(|it| it.untag_command(plan)).collect();
+    Err(permanent_problem(
         Reason::TransportNotOurs,
         format!(
-            "{name} exists and does not carry this pipeline's tag{of}: choose another name, or set transport.policy to Adopt in a new pipeline."
+            "What is to be adopted carries the tag of another pipeline, {}: {}. Name other queues and another stream in a new pipeline; or, where that pipeline is gone, remove its tag: {}.",
+            pipelines.join(" and "),
+            names.join(", "),
+            commands.join("; ")
         ),
-    )
+    ))
 }
 
 fn permanent_problem(reason: Reason, message: String) -> Problem {

@@ -273,3 +273,101 @@ async fn what_cannot_be_written_for_long_is_reported_and_delays_no_other_object(
     cluster.settled("stock").await;
     cluster.has_deployments(2).await;
 }
+
+fn named() -> Value {
+    json!({"filesQueue": {"name": "a.fifo"}, "chunksQueue": {"name": "b.fifo"}, "receiptsQueue": {"name": "c.fifo"}, "stream": {"name": "s"}})
+}
+
+async fn is_refused(cluster: &TestCluster, name: &str, by: &str) {
+    let says = format!("The pipeline {}/{by} uses ", cluster.namespace);
+    let refused = cluster
+        .until(name, "to be refused", |pipeline| {
+            let message = pipeline["status"]["message"].as_str();
+            message.is_some_and(|message| message.starts_with(&says))
+        })
+        .await;
+    assert_eq!(refused["status"]["phase"], "Failed");
+    assert_eq!(condition(&refused, "Stalled"), "True");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_pipelines_that_name_the_same_queues_one_works_and_another_follows_when_it_is_gone() {
+    let cluster = TestCluster::new().await;
+    let mut spec = json!({"transport": named()});
+    spec["transport"]["deletionPolicy"] = "Delete".into();
+    let names = ["one", "two", "three"];
+    futures::future::join_all(names.map(|name| cluster.create(name, spec.clone()))).await;
+    let mut left = names.to_vec();
+    while !left.is_empty() {
+        let mut works = "";
+        eventually("one of them works", async || {
+            for name in &left {
+                let pipeline = cluster.pipelines().get(name).await.unwrap();
+                let pipeline = serde_json::to_value(pipeline).unwrap();
+                if condition(&pipeline, "TransportReady") == "True" {
+                    works = name;
+                }
+            }
+            !works.is_empty()
+        })
+        .await;
+        for other in left.iter().filter(|name| **name != works) {
+            is_refused(&cluster, other, works).await;
+        }
+        let mut wanted = [
+            format!("{works}-compressor"),
+            format!("{works}-decompressor"),
+        ];
+        wanted.sort();
+        eventually("only that one has workers", async || {
+            cluster.names(ObjectKind::Deployment).await == wanted
+        })
+        .await;
+        cluster.delete(works).await;
+        // What the garbage collector would do in its time.
+        for deployment in cluster.names(ObjectKind::Deployment).await {
+            let deployments = cluster.of(ObjectKind::Deployment);
+            let _ = deployments.delete(&deployment, &Default::default()).await;
+        }
+        left.retain(|name| *name != works);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adopting_the_queues_of_a_living_pipeline_is_refused_and_those_of_one_that_is_gone_names_the_tag()
+ {
+    let cluster = TestCluster::new().await;
+    let mut transport = named();
+    transport["deletionPolicy"] = "Retain".into();
+    cluster
+        .create("owner", json!({"transport": transport}))
+        .await;
+    cluster.settled("owner").await;
+    let mut adopting = named();
+    adopting["policy"] = "Adopt".into();
+    cluster
+        .create("thief", json!({"transport": adopting}))
+        .await;
+    is_refused(&cluster, "thief", "owner").await;
+    cluster.settled("owner").await;
+    cluster.delete("owner").await;
+    let thief = cluster
+        .until("thief", "to name the tag", |pipeline| {
+            let message = pipeline["status"]["message"].as_str();
+            message.is_some_and(|message| message.contains("carries the tag of another pipeline"))
+        })
+        .await;
+    assert_eq!(thief["status"]["phase"], "Failed");
+    assert_eq!(cluster.replicas("thief-compressor").await, Value::Null);
+    // As the commands of the message do.
+    for name in cluster.transport.names() {
+        let resource = cluster.transport.resource(&name).unwrap();
+        let attributes: Vec<_> = resource
+            .attributes
+            .iter()
+            .map(|(key, value)| (&**key, &**value))
+            .collect();
+        cluster.transport.exists_with(&name, "", &attributes);
+    }
+    cluster.settled("thief").await;
+}

@@ -83,6 +83,8 @@ fn answer(action: &str, asked: &Value, port: u16) -> Value {
             "EnhancedMonitoring": [],
             "OpenShardCount": 1,
         }}),
+        "ListQueueTags" => json!({"Tags": {}}),
+        "ListTagsForStream" => json!({"Tags": [], "HasMoreTags": false}),
         other => panic!("unexpected action {other}"),
     }
 }

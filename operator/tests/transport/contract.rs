@@ -177,6 +177,15 @@ pub async fn what_another_owner_has_is_refused_and_left_as_it_is(backend: &dyn P
                 "{}",
                 problem.message
             );
+            // Adopted, it would be taken from its pipeline.
+            let says_adopt = problem.message.contains("or set transport.policy to Adopt");
+            assert_eq!(says_adopt, owner.is_empty(), "{}", problem.message);
+            assert_eq!(
+                problem.message.contains(OTHERS),
+                owner == OTHERS,
+                "{}",
+                problem.message
+            );
             assert_eq!(made(backend, &name), before);
         }
         let left = remove(backend, &plan, DeletionPolicy::Delete).await;
@@ -314,6 +323,52 @@ pub async fn adopting_refuses_what_a_pipeline_cannot_work_with(backend: &dyn Pro
         problem.message
     );
     assert_eq!(backend.changes(), 0);
+}
+
+pub async fn adopting_refuses_what_carries_the_tag_of_another_pipeline_until_the_tag_is_gone(
+    backend: &dyn ProvisionerBackend,
+) {
+    let plan = backend.adoption();
+    backend.make_all(&plan);
+    provide(backend, &plan).await.unwrap();
+    let stream = &plan.parts.stream.name;
+    for name in names(&plan) {
+        let is_stream = name == *stream;
+        let make = |owner: &str, attributes: &[(&str, &str)]| {
+            backend.delete(&name);
+            match is_stream {
+                true => backend.make_stream(&name, owner),
+                false => backend.make_queue(&name, owner, attributes),
+            }
+        };
+        let before = made(backend, &name);
+        let redrive = before.attributes.get("RedrivePolicy").cloned();
+        let attributes: Vec<_> = redrive.iter().map(|it| ("RedrivePolicy", &**it)).collect();
+        make(OTHERS, &attributes);
+        let changes = backend.changes();
+        let problem = provide(backend, &plan).await.unwrap_err();
+        assert_eq!(
+            (problem.reason, problem.retry),
+            (Reason::TransportNotOurs, Retry::AfterChange)
+        );
+        for words in [
+            &name,
+            OTHERS,
+            "other queues",
+            "`aws ",
+            "--tag-keys streampress.dev/uid streampress.dev/pipeline --region us-east-1",
+            backend.endpoint(),
+        ] {
+            assert!(
+                problem.message.contains(words),
+                "{words}: {}",
+                problem.message
+            );
+        }
+        assert_eq!(backend.changes(), changes);
+        make("", &attributes);
+        provide(backend, &plan).await.unwrap();
+    }
 }
 
 pub async fn depths_are_counted_and_a_missing_queue_is_not_zero(backend: &dyn ProvisionerBackend) {

@@ -37,6 +37,7 @@ on_both_backends! {
     adopting_changes_nothing_even_where_it_differs
     a_pipeline_without_receipts_needs_no_queue_for_them
     adopting_refuses_what_a_pipeline_cannot_work_with
+    adopting_refuses_what_carries_the_tag_of_another_pipeline_until_the_tag_is_gone
     depths_are_counted_and_a_missing_queue_is_not_zero
     deleting_takes_what_is_ours_and_names_what_is_not
     deleting_again_finds_nothing

@@ -112,6 +112,20 @@ pub async fn existing_queue(aws: &Aws, name: &str) -> ProvisionResult<Option<Exi
     Ok(Some(ExistingQueue { url, attributes }))
 }
 
+/// The tags of a queue; `None` when there is no such queue any more.
+pub async fn queue_tags(
+    aws: &Aws,
+    name: &str,
+    url: &str,
+) -> ProvisionResult<Option<BTreeMap<String, String>>> {
+    queues::tags(aws, name, url).await
+}
+
+/// The tags of a stream.
+pub async fn stream_tags(aws: &Aws, name: &str) -> ProvisionResult<BTreeMap<String, String>> {
+    stream::tags(aws, name).await
+}
+
 /// For how long a stream of this name keeps records, in hours; `None` when there is none.
 pub async fn retention_hours(aws: &Aws, name: &str) -> ProvisionResult<Option<u32>> {
     let found = stream::find(aws, name).await?;

@@ -260,7 +260,7 @@ async fn arn(aws: &Aws, name: &str, url: &str) -> ProvisionResult<String> {
 }
 
 /// The tags of a queue; `None` when there is no such queue any more, whatever its URL says.
-async fn tags(
+pub(super) async fn tags(
     aws: &Aws,
     name: &str,
     url: &str,

@@ -363,7 +363,7 @@ pub(super) async fn find(
     }
 }
 
-async fn tags(aws: &Aws, name: &str) -> ProvisionResult<BTreeMap<String, String>> {
+pub(super) async fn tags(aws: &Aws, name: &str) -> ProvisionResult<BTreeMap<String, String>> {
     let answer = aws
         .kinesis_admin
         .list_tags_for_stream()
