@@ -122,6 +122,26 @@ async fn validate_live_names_the_field_of_a_bucket_that_cannot_be_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn queues_that_were_set_up_for_another_pipeline_are_refused() {
+    let cloud = Cloud::start().await;
+    let sandbox = sandbox(&cloud, "");
+    setup(&sandbox);
+    let yaml = std::fs::read_to_string(sandbox.path("pipeline.yaml")).expect("readable");
+    let other = yaml.replace("metadata: {name: cli}", "metadata: {name: other}");
+    sandbox.write(&sandbox.path("other.yaml"), other);
+    let problem = "belongs to the pipeline cli, and two would take each other's messages";
+    for command in [
+        &["setup", "other.yaml"][..],
+        &["validate", "other.yaml", "--live"],
+    ] {
+        let said = sandbox.run(command);
+        assert_ne!(said.code, Some(0), "{command:?}");
+        assert!(said.stderr.contains(problem), "{}", said.stderr);
+    }
+    setup(&sandbox);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_with_a_newline_is_named_and_not_shown() {
     for (name, key) in [
         ("AWS_ACCESS_KEY_ID", "test\n"),
@@ -280,8 +300,18 @@ async fn files_whose_queues_and_stream_were_made_anew_are_announced_again_and_re
     eventually_blocking("all files wait, and a check was made", || {
         waiting() == 6 && asks() > before + 1
     });
+    let refused = sandbox.run(&["setup", "pipeline.yaml", "--delete"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused
+            .stderr
+            .contains("nothing was deleted: queue cli-files.fifo has 6 message(s)"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(waiting(), 6);
     sandbox
-        .run(&["setup", "pipeline.yaml", "--delete"])
+        .run(&["setup", "pipeline.yaml", "--delete", "--force"])
         .success();
     // SQS makes no queue of the same name within a minute.
     cloud.fake_aws.advance(Duration::from_secs(65));

@@ -246,10 +246,12 @@ async fn an_object_that_comes_between_look_and_deletion_stays() {
     assert_eq!(remove_raced(&cloud, name).await, ExactOutcome::Changed);
     let left = read(&format!("shared/in/{name}"));
     assert_eq!(left.expect("it stays"), "came since");
-    // A service that knows no such condition deletes what it has; nothing there can tell.
+    // A service that knows no such condition refuses it, and what came meanwhile is found by another look.
     cloud.fake_aws.s3().without_conditional_deletes = true;
-    assert_eq!(remove_raced(&cloud, "b.csv").await, ExactOutcome::Done);
-    assert_eq!(read("shared/in/b.csv"), None);
+    let outcome = remove_raced(&cloud, "b.csv").await;
+    assert_eq!(outcome, ExactOutcome::Changed);
+    let left = read("shared/in/b.csv");
+    assert_eq!(left.expect("it stays"), "came since");
 }
 
 #[tokio::test(flavor = "multi_thread")]

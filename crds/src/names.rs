@@ -21,6 +21,9 @@ pub fn slots(pipeline: &str, role: Role, count: u32) -> Vec<String> {
         .collect()
 }
 
+/// On every queue and stream that the operator makes: `namespace/name` of the pipeline.
+pub const PIPELINE_TAG: &str = "streampress.dev/pipeline";
+
 /// On every object of a pipeline: the role it belongs to.
 pub const COMPONENT: &str = "app.kubernetes.io/component";
 /// On every object of a pipeline: the pipeline's name.

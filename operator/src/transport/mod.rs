@@ -14,6 +14,7 @@ mod turns;
 use async_trait::async_trait;
 use streampress_crds::api::pipeline::{AutoscalingMode, DeletionPolicy, TransportPolicy};
 use streampress_crds::api::status::TransportStatus;
+pub(crate) use streampress_crds::names::PIPELINE_TAG;
 use streampress_crds::settings::TransportSettings;
 use streampress_crds::{CompressionPipeline, Resolved};
 use streampress_transport::Depth;
@@ -24,8 +25,6 @@ use problem::Problem;
 /// On every queue and stream that the operator makes: the UID of the pipeline it was made for. Nothing without it is
 /// ever deleted.
 pub const OWNER_TAG: &str = "streampress.dev/uid";
-/// For people: `namespace/name` of the pipeline.
-pub(crate) const PIPELINE_TAG: &str = "streampress.dev/pipeline";
 
 /// How many messages a pipeline's queues have; what could not be read is `None`, never zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -222,9 +222,12 @@ pub(crate) struct RecoverArgs {
 pub(crate) struct SetupArgs {
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
-    /// Delete what setup created, and nothing else
+    /// Delete what setup created, and nothing else; refused while messages or dead letters wait
     #[arg(long)]
     pub(crate) delete: bool,
+    /// With --delete: also what waits, which may be the only trace of packed files
+    #[arg(long, requires = "delete")]
+    pub(crate) force: bool,
     /// Allow this EventBridge rule to send a bucket's events to the files queue, so that they announce its new objects
     #[arg(long, value_name = "ARN", conflicts_with = "delete", value_parser = rule_arn)]
     pub(crate) event_rule: Option<String>,

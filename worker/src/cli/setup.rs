@@ -10,24 +10,24 @@ use crate::config::Config;
 
 pub(super) fn command(args: SetupArgs) -> Result<ExitCode> {
     let config = Config::find(args.pipeline.file.as_deref(), &mut output::note)?;
-    if let Some(data) = args.pipeline.data {
+    if let Some(data) = &args.pipeline.data {
         output::say(&format!(
             "the embedded transport in {} is created at its first use; there is nothing to set up",
             data.display()
         ));
         return Ok(ExitCode::SUCCESS);
     }
-    set_up(&config, args.delete, args.event_rule)
+    set_up(&config, args)
 }
 
 #[cfg(feature = "aws")]
-fn set_up(config: &Config, deletes: bool, event_rule: Option<String>) -> Result<ExitCode> {
-    use anyhow::Context;
+fn set_up(config: &Config, args: SetupArgs) -> Result<ExitCode> {
+    use anyhow::{Context, bail};
     use streampress_transport::aws::{Aws, provision};
 
     use super::runtime;
     use crate::config::BadConfiguration;
-    use crate::roles::connect::{aws_options, endpoint_notice, provision_plan};
+    use crate::roles::connect::{aws_options, endpoint_notice, provision_plan, those_of_others};
 
     let mut plan = provision_plan(config).ok_or_else(|| {
         BadConfiguration(
@@ -35,13 +35,21 @@ fn set_up(config: &Config, deletes: bool, event_rule: Option<String>) -> Result<
                 .into(),
         )
     })?;
-    plan.event_rule = event_rule;
+    plan.event_rule = args.event_rule;
     if let Some(notice) = endpoint_notice(config) {
         output::note(&notice);
     }
     runtime()?.block_on(async {
         let aws = Aws::connect(&aws_options(config)?).await;
-        let (verb, done) = match deletes {
+        if !args.delete {
+            let of_others = those_of_others(&aws, &plan, config.identity()).await?;
+            if let Some((what, problem)) = of_others.first() {
+                bail!("{what} {problem}");
+            }
+        } else if !args.force {
+            ensure_empty(&aws, &plan).await?;
+        }
+        let (verb, done) = match args.delete {
             true => ("deleting", provision::delete(&aws, &plan).await),
             false => {
                 plan.lower_retention_from = may_lower_retention(&aws, &plan).await?;
@@ -61,6 +69,25 @@ fn set_up(config: &Config, deletes: bool, event_rule: Option<String>) -> Result<
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Fails where messages would be deleted with their queues: they may be all that names the only copies of packed files.
+#[cfg(feature = "aws")]
+async fn ensure_empty(
+    aws: &streampress_transport::aws::Aws,
+    plan: &streampress_transport::aws::provision::ProvisionPlan,
+) -> Result<()> {
+    let contents = streampress_transport::aws::provision::contents(aws, plan).await?;
+    if contents.is_empty() {
+        return Ok(());
+    }
+    let held = contents
+        .iter()
+        .map(|(queue, messages)| format!("{queue} has {messages} message(s)"));
+    anyhow::bail!(
+        "nothing was deleted: {}; let the workers finish and redrive or discard the dead letters, or delete them too with --force",
+        held.collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// A stream keeps records for longer than planned until no message can need them, which takes a minute to know.
@@ -93,6 +120,6 @@ async fn may_lower_retention(
 }
 
 #[cfg(not(feature = "aws"))]
-fn set_up(_: &Config, _: bool, _: Option<String>) -> Result<ExitCode> {
+fn set_up(_: &Config, _: SetupArgs) -> Result<ExitCode> {
     anyhow::bail!(crate::roles::connect::HOW_TO_GET_AWS)
 }

@@ -157,7 +157,7 @@ async fn fits_what_exists(
     use anyhow::Context;
     use streampress_transport::aws::{Aws, provision};
 
-    use crate::roles::connect::{aws_options, endpoint_notice, provision_plan};
+    use crate::roles::connect::{aws_options, endpoint_notice, provision_plan, those_of_others};
 
     let Some(plan) = provision_plan(config) else {
         return Ok(true);
@@ -182,8 +182,12 @@ async fn fits_what_exists(
             finding.problem
         ));
     }
+    let of_others = those_of_others(&aws, &plan, config.identity()).await?;
+    for (what, problem) in &of_others {
+        output::say(&format!("{}: {what}: {problem}", file.display()));
+    }
     let are_buckets_there = are_buckets_there(file, config, &aws).await;
-    Ok(are_buckets_there && !findings.iter().any(|finding| finding.fatal))
+    Ok(are_buckets_there && of_others.is_empty() && !findings.iter().any(|finding| finding.fatal))
 }
 
 /// Lists each location in a bucket, and says what cannot be listed.

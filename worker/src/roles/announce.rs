@@ -501,6 +501,13 @@ pub(crate) fn trace_attributes() -> BTreeMap<String, String> {
     trace::current().map(trace::attributes).unwrap_or_default()
 }
 
+/// Whether the file was announced from another bucket or prefix than `location`, where an object of its name is another file.
+/// Folders are known by several paths, so theirs are not compared.
+pub(crate) fn is_of_other_bucket(file: &FileRef, location: &str) -> bool {
+    let is_bucket = |location: &str| location.starts_with("s3://");
+    is_bucket(location) && is_bucket(&file.location) && file.location != location
+}
+
 /// The dead letter of a file that does not exist.
 pub(crate) fn source_missing(name: &FileName, location: &str) -> HandlerError {
     missing(&format!("{name} is not in {location}; put it back"))

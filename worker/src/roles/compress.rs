@@ -27,7 +27,9 @@ use crate::message::{
 };
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow};
-use crate::roles::announce::{self, Announcer, source_missing, trace_attributes};
+use crate::roles::announce::{
+    self, Announcer, is_of_other_bucket, source_missing, trace_attributes,
+};
 use crate::roles::bundler::{self, BlockPacker, Bundler, Member, MemberReading};
 use crate::roles::copies::find_put_aside;
 use crate::roles::packed_source::PackedSource;
@@ -84,11 +86,9 @@ pub struct Compressor {
     pub report: Option<Arc<ReportLog>>,
 }
 
-/// Fails where the file was announced from another bucket or prefix than this compressor reads, where an object of its name would
-/// be another file. Folders are known by several paths, so theirs are not compared.
+/// Fails where the file was announced from another bucket or prefix than this compressor reads.
 fn ensure_announced_from(location: &str, file: &FileRef) -> Result<(), HandlerError> {
-    let is_bucket = |location: &str| location.starts_with("s3://");
-    if !is_bucket(location) || !is_bucket(&file.location) || file.location == location {
+    if !is_of_other_bucket(file, location) {
         return Ok(());
     }
     Err(HandlerError::permanent(

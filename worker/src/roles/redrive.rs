@@ -16,7 +16,7 @@ use crate::journal::{FileJournal, FileStatus, OpenFile, SourceReceipt, SourceSta
 use crate::legacy::{PackedFile, decompressor};
 use crate::message::trace_context::TraceContext;
 use crate::message::{FileRef, Manifest, Message};
-use crate::roles::announce::{Announcer, Repeat, legacy_journal_key};
+use crate::roles::announce::{Announcer, Repeat, is_of_other_bucket, legacy_journal_key};
 use crate::roles::connect::CompressorConnections;
 use crate::roles::copies::source_has;
 use crate::roles::records;
@@ -359,7 +359,20 @@ impl Redrive<'_> {
         message: Option<&Message>,
         known: Option<&LetterFile>,
     ) -> Result<RedriveAction> {
+        if let Some(file) = message.and_then(Message::file)
+            && is_of_other_bucket(file, self.announcer.source.location())
+        {
+            return Ok(RedriveAction::Left(format!(
+                "it was announced from {}: the FILE whose source that is sends it again",
+                file.location
+            )));
+        }
         match message {
+            Some(Message::LegacyManifest(_)) if is_expired(letter) => Ok(RedriveAction::Left(
+                "its records are gone for good, and the original's messages do not say where its source is: submit the file \
+                 again, then --discard --name NAME ends this dead letter"
+                    .to_owned(),
+            )),
             Some(Message::Manifest(manifest)) if !manifest.has_records() => {
                 let why = "it was not packed, because the source did not hold it";
                 Ok(self.announce_file_of(letter, manifest, why).await)
@@ -532,14 +545,21 @@ async fn replace(
             announcer.journal.record_superseded(id.as_str()).await?;
             Ok(RedriveAction::ReplacementAnnounced)
         }
-        Err(HandlerError::Permanent(failure)) => {
-            Ok(RedriveAction::Left(format!("{why}; {}", failure.detail)))
-        }
+        Err(HandlerError::Permanent(failure)) => Ok(RedriveAction::Left(format!(
+            "{why}; {}; where it or a later version was restored since, --discard --name NAME ends this dead letter",
+            failure.detail
+        ))),
         Err(error) => Err(passing(error)),
     }
 }
 
 /// One file's fault at the source does not stop the redrive of others.
+/// Whether the letter says that the stream does not keep its records any more.
+fn is_expired(letter: &Delivery) -> bool {
+    let reason = letter.attributes.get(ATTR_REASON);
+    reason.is_some_and(|reason| *reason == DeadLetterReason::Expired.to_string())
+}
+
 fn left(error: anyhow::Error) -> RedriveAction {
     RedriveAction::Left(format!("{error:#}"))
 }

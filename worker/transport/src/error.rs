@@ -18,7 +18,9 @@ pub enum TransportError {
     #[error("the message's visibility timeout ran out, and another worker may have received it")]
     Stale,
     /// The stream no longer holds the record (older than its retention).
-    #[error("the stream no longer holds record {0}: it is older than the retention time")]
+    #[error(
+        "the stream no longer holds record {0}: it is older than the retention time, or the stream was made anew"
+    )]
     Expired(Position),
     /// The position was never written, or its bytes are damaged.
     #[error("no intact record at {0} of the stream")]

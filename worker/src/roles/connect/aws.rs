@@ -5,8 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use streampress_crds::location::Location;
-use streampress_crds::settings::{QueueSettings, Resolved, StreamSettings, TransportSettings};
-use streampress_transport::aws::provision::{ProvisionPlan, retention_hours};
+use streampress_crds::names::PIPELINE_TAG;
+use streampress_crds::settings::{
+    Identity, QueueSettings, Resolved, StreamSettings, TransportSettings,
+};
+use streampress_transport::aws::provision::{
+    self, ProvisionPlan, ProvisionResult, retention_hours,
+};
 use streampress_transport::aws::{Aws, AwsCredentials, AwsOptions};
 use streampress_transport::{ChunkStream, Files, Queue};
 use tracing::warn;
@@ -142,6 +147,36 @@ pub(crate) fn provision_plan(config: &Config) -> Option<ProvisionPlan> {
         encrypted: resolved.aws.endpoint_url.is_none(),
         ..ProvisionPlan::new(transport, (SETUP_TAG, &resolved.identity.pipeline))
     })
+}
+
+/// The queues and the stream that carry the tag of another pipeline, each with what to do: two pipelines would take each other's
+/// messages, and one would restore the other's files.
+pub(crate) async fn those_of_others(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+    identity: &Identity,
+) -> ProvisionResult<Vec<(String, String)>> {
+    let own = [
+        (SETUP_TAG, identity.pipeline.clone()),
+        (
+            PIPELINE_TAG,
+            format!("{}/{}", identity.namespace, identity.pipeline),
+        ),
+    ];
+    let mut of_others = Vec::new();
+    for (what, tags) in provision::existing_tags(aws, plan).await? {
+        let other = own.iter().find_map(|(tag, pipeline)| {
+            let found = tags.get(*tag)?;
+            (found != pipeline).then_some((tag, found))
+        });
+        if let Some((tag, other)) = other {
+            let problem = format!(
+                "belongs to the pipeline {other}, and two would take each other's messages: name another one under spec.transport, or remove its tag {tag} once that pipeline is gone"
+            );
+            of_others.push((what, problem));
+        }
+    }
+    Ok(of_others)
 }
 
 /// The original's transport: ten shards, and two queues whose settings have URLs.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use streampress_crds::settings::QueueSettings;
 use tokio::time::{Duration, Instant};
 
+use self::error::ProvisionStep;
 use crate::EmptyQueues;
 use crate::aws::Aws;
 
@@ -96,6 +97,48 @@ pub async fn delete(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Vec<Reso
         outcome: stream::delete(aws, plan).await?,
     });
     Ok(outcomes)
+}
+
+/// What the queues hold that [`delete`] would delete, without those that are empty: each with its messages, as SQS counts them.
+pub async fn contents(aws: &Aws, plan: &ProvisionPlan) -> ProvisionResult<Vec<(String, u64)>> {
+    let mut contents = Vec::new();
+    for name in plan.transport.queue_names() {
+        let Some(url) = queues::find(aws, name).await? else {
+            continue;
+        };
+        let tags = queues::tags(aws, name, &url).await?;
+        if !tags.is_some_and(|tags| plan.owns(&tags)) {
+            continue;
+        }
+        let depth = aws.queue_depth(&url).await;
+        let depth = depth.step("sqs:GetQueueAttributes", || {
+            format!("counting the messages of the queue {name}")
+        })?;
+        if depth.total() > 0 {
+            contents.push((queues::described(name), depth.total()));
+        }
+    }
+    Ok(contents)
+}
+
+/// The tags of each queue and the stream that exist, by what they are: the names of the plan.
+pub async fn existing_tags(
+    aws: &Aws,
+    plan: &ProvisionPlan,
+) -> ProvisionResult<Vec<(String, BTreeMap<String, String>)>> {
+    let mut all = Vec::new();
+    for name in plan.transport.queue_names() {
+        if let Some(url) = queues::find(aws, name).await?
+            && let Some(tags) = queues::tags(aws, name, &url).await?
+        {
+            all.push((queues::described(name), tags));
+        }
+    }
+    let stream = &plan.transport.stream.name;
+    if stream::find(aws, stream).await?.is_some() {
+        all.push((stream::described(stream), stream::tags(aws, stream).await?));
+    }
+    Ok(all)
 }
 
 /// The URL of the queue of this name; `None` when there is none.

@@ -454,6 +454,10 @@ impl S3Files {
                 Conditional::Changed => return Ok(ExactOutcome::Changed),
                 Conditional::Unsupported => self.deletes_blindly.store(true, Relaxed),
             }
+            // The refusal took its time: the look before is not right before any more.
+            if self.stat(&entry.name)?.as_ref() != Some(entry) {
+                return Ok(ExactOutcome::Changed);
+            }
         }
         self.remove(&entry.name).map(|()| ExactOutcome::Done)
     }
