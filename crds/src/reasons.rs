@@ -216,7 +216,7 @@ pub enum Reason {
     EndpointUnreachable,
     /// The operator's own AWS identity is not allowed for the endpoint.
     EndpointNotAllowed,
-    /// The Secret, or a key in it, is missing.
+    /// The Secret, or a key in it, is missing or of no use.
     CredentialsMissing,
     /// AWS refuses a call.
     AccessDenied,
@@ -287,7 +287,9 @@ impl Reason {
             Self::EndpointNotAllowed => {
                 "the operator uses its own AWS identity only for AWS and for endpoints that its settings allow"
             }
-            Self::CredentialsMissing => "the Secret or one of its keys does not exist",
+            Self::CredentialsMissing => {
+                "the Secret or one of its keys does not exist, or a value has a newline or another character that no key has"
+            }
             Self::AccessDenied => "AWS refuses the call that the message names",
             Self::TransportMissing => {
                 "the policy is `Adopt`, but a queue or the stream does not exist"
@@ -361,7 +363,9 @@ impl Reason {
             Self::EndpointNotAllowed => {
                 "name a Secret in `spec.aws.credentialsSecretRef`, or add the endpoint to the chart's `aws.allowEndpoints`"
             }
-            Self::CredentialsMissing => "create the Secret in the pipeline's namespace",
+            Self::CredentialsMissing => {
+                "create the Secret in the pipeline's namespace, or correct the value that the message names"
+            }
             Self::AccessDenied => "add the permission to the role",
             Self::TransportMissing => "create it (`streampress setup`), or use `Create`",
             Self::TransportUnfit => "as the message says; `streampress validate --live` says more",

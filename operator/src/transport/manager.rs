@@ -4,9 +4,11 @@
 //! namespace's.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use kube::Client;
 use parking_lot::Mutex;
 use streampress_crds::Reason;
@@ -267,16 +269,27 @@ impl ManagerInner {
             let ready = self.provisioner.provide(plan, credentials.as_ref()).await?;
             Ok((credentials, ready))
         };
-        timeout(self.options.call_deadline, call)
-            .await
-            .unwrap_or_else(|_| Err(no_answer(plan, self.options.call_deadline)))
+        self.call(plan, call).await
     }
 
     async fn depths(&self, plan: &TransportPlan, credentials: Option<&AwsCredentials>) -> Depths {
-        let call = self.provisioner.depths(plan, credentials);
-        timeout(self.options.call_deadline, call)
-            .await
-            .unwrap_or_default()
+        let call = async { Ok(self.provisioner.depths(plan, credentials).await) };
+        self.call(plan, call).await.unwrap_or_default()
+    }
+
+    /// Awaits a call until its deadline. One that panics has failed like any other: its pipeline is tried again, and can be
+    /// deleted.
+    async fn call<T>(
+        &self,
+        plan: &TransportPlan,
+        call: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        let deadline = self.options.call_deadline;
+        match timeout(deadline, AssertUnwindSafe(call).catch_unwind()).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(panicked()),
+            Err(_) => Err(no_answer(plan, deadline)),
+        }
     }
 }
 
@@ -290,14 +303,11 @@ impl ManagerInner {
     /// The turn is kept for one read only: hundreds of pipelines may be watched at once.
     async fn contents(&self, plan: &TransportPlan) -> Result<Contents, Problem> {
         let _turn = self.turns.take(plan, Operation::Remove).await;
-        let deadline = self.options.call_deadline;
         let call = async {
             let credentials = self.credentials_for_removal(plan).await?;
             self.provisioner.contents(plan, credentials.as_ref()).await
         };
-        timeout(deadline, call)
-            .await
-            .unwrap_or_else(|_| Err(no_answer(plan, deadline)))
+        self.call(plan, call).await
     }
 }
 
@@ -312,6 +322,15 @@ fn no_answer(plan: &TransportPlan, after: Duration) -> Problem {
             "{endpoint} did not answer within {} s; trying again. See spec.aws.endpointURL and region.",
             after.as_secs()
         ),
+        retry: Retry::Transient,
+    }
+}
+
+fn panicked() -> Problem {
+    Problem {
+        reason: Reason::TransportFailed,
+        message: "The operator panicked in a call to AWS, which is a fault of its own: its log says where. Trying again."
+            .to_owned(),
         retry: Retry::Transient,
     }
 }
@@ -487,14 +506,12 @@ async fn remove_now(
             // Not while it waits for the next: hundreds may be deleted at once.
             let _turn = inner.turns.take(plan, Operation::Remove).await;
             began.get_or_insert_with(Instant::now);
-            let deadline = inner.options.call_deadline;
             let call = async {
                 let credentials = inner.credentials_for_removal(plan).await?;
                 let provisioner = &inner.provisioner;
                 provisioner.remove(plan, policy, credentials.as_ref()).await
             };
-            let attempt = timeout(deadline, call).await;
-            attempt.unwrap_or_else(|_| Err(no_answer(plan, deadline)))
+            inner.call(plan, call).await
         };
         match attempt {
             Ok(left) => return left,

@@ -40,7 +40,9 @@ impl Provisioner for Endpoints {
         if is_dead || plan.namespace.starts_with("hangs") {
             std::future::pending::<()>().await;
         }
-        self.provided.fetch_add(1, Ordering::Relaxed);
+        let provided = self.provided.fetch_add(1, Ordering::Relaxed);
+        let panics = plan.endpoint.as_deref() == Some("http://panics");
+        assert!(!panics || provided > 0, "making panics");
         Ok(ReadyTransport::default())
     }
 
@@ -48,6 +50,9 @@ impl Provisioner for Endpoints {
         let known = Some(Depth::default());
         match plan.endpoint.as_deref() {
             Some("http://dumb") => Depths::default(),
+            Some("http://panics") if self.provided.load(Ordering::Relaxed) < 3 => {
+                panic!("reading panics")
+            }
             Some("http://half") => Depths {
                 files: known,
                 ..Depths::default()
@@ -69,6 +74,7 @@ impl Provisioner for Endpoints {
     ) -> Result<Contents, Problem> {
         match plan.endpoint.as_deref() {
             Some("http://dead") => std::future::pending().await,
+            Some("http://panics") if self.began.elapsed() < LATE => panic!("counting panics"),
             Some("http://late") if self.began.elapsed() > LATE => {
                 Ok(Contents::Filled(vec!["a message".into()]))
             }
@@ -92,6 +98,7 @@ impl Provisioner for Endpoints {
         let (reason, retry, fails) = match plan.endpoint.as_deref() {
             Some("http://busy") => (Reason::TransportFailed, Retry::Transient, tried == 0),
             Some("http://broken") => (Reason::TransportFailed, Retry::Transient, true),
+            Some("http://panics") if tried == 0 => panic!("removing panics"),
             Some("http://closed") => (Reason::AccessDenied, Retry::AfterCorrection, true),
             _ => (Reason::Ready, Retry::Transient, false),
         };
@@ -126,6 +133,7 @@ impl ManagerFixture {
             "http://broken",
             "http://closed",
             "http://late",
+            "http://panics",
         ];
         let options = ManagerOptions {
             own_identity_endpoints: own.map(str::to_owned).into(),
@@ -356,4 +364,28 @@ async fn an_endpoint_that_hangs_does_not_delay_a_deletion_for_ever() {
         panic!("still waiting for an endpoint that hangs");
     };
     assert!(left[0].contains("may be left behind"), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_panics_is_tried_again_and_holds_up_neither_the_pipeline_nor_its_deletion() {
+    let fixture = ManagerFixture::new();
+    let plan = plan("a", "http://panics");
+    fixture.manager.maintain(&plan);
+    sleep(Duration::from_millis(500)).await;
+    let TransportState::Failed(problem) = fixture.manager.maintain(&plan).state else {
+        panic!("the panic is not reported");
+    };
+    assert_eq!(
+        (problem.reason, problem.retry),
+        (Reason::TransportFailed, Retry::Transient)
+    );
+    sleep(Duration::from_secs(40)).await;
+    let snapshot = fixture.manager.maintain(&plan);
+    assert!(matches!(snapshot.state, TransportState::Ready(_)));
+    assert_eq!(snapshot.depths.files, Some(Depth::default()));
+    let remove = || fixture.manager.remove(&plan, DeletionPolicy::WhenEmpty);
+    remove();
+    sleep(Duration::from_secs(200)).await;
+    assert_eq!(remove(), Removal::Done(Vec::new()));
+    assert_eq!(fixture.endpoints.removals.load(Ordering::Relaxed), 2);
 }
