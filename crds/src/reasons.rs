@@ -322,7 +322,7 @@ impl Reason {
                 "suspending: the last packed files are being restored, or their receipts are being taken"
             }
             Self::Settling => {
-                "suspending: the queues are empty, and the operator waits until that is certain"
+                "suspending: the queues of packed files and receipts are empty, and the operator waits until that is certain"
             }
             Self::Drained => "suspended, with nothing in flight",
             Self::Deleting => "workers stop, then queues and stream are handled by deletionPolicy",

@@ -441,7 +441,7 @@ fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<StatusSummary> 
         ),
         Drain::TakingReceipts(Some(left)) => (
             Reason::RestoringFiles,
-            format!("All packed files are restored; {left} receipts are still to be taken."),
+            format!("The queue of packed files is empty; {left} receipts are still to be taken."),
         ),
         Drain::TakingReceipts(None) => (
             Reason::DepthUnknown,
@@ -449,11 +449,11 @@ fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<StatusSummary> 
         ),
         Drain::Settling(_) if seen.unaccounted > 0 => (
             Reason::Settling,
-            format!("The queue is empty, but {} packed files are not counted as restored; waiting up to three minutes for them.", seen.unaccounted),
+            format!("The queues of packed files and receipts are empty, but {} packed files are not counted as restored; waiting up to three minutes for them.", seen.unaccounted),
         ),
         Drain::Settling(_) => (
             Reason::Settling,
-            "All queues are empty; waiting a minute, since SQS counts late.".to_owned(),
+            "The queues of packed files and receipts are empty; waiting a minute, since SQS counts late.".to_owned(),
         ),
         Drain::Drained => (Reason::Drained, drained(seen)),
     };
@@ -466,7 +466,8 @@ fn suspended(drain: Drain, seen: &PipelineObservation) -> Option<StatusSummary> 
 
 fn drained(seen: &PipelineObservation) -> String {
     let waiting = match seen.depths.files.map(|depth| depth.total()) {
-        Some(0) => "no files wait".to_owned(),
+        // Where a queue was lost, files may wait all the same.
+        Some(0) => "the files queue is empty".to_owned(),
         Some(files) => format!("{files} files wait to be compressed"),
         None => "how many files wait is not known".to_owned(),
     };

@@ -477,6 +477,35 @@ fn suspending_says_how_far_it_is() {
 }
 
 #[test]
+fn a_suspended_pipeline_says_of_its_queues_only_what_was_seen() {
+    let says = |drain, files| {
+        let files = Some(Depth {
+            visible: files,
+            ..Depth::default()
+        });
+        let depths = Depths {
+            files,
+            ..well().depths
+        };
+        let seen = PipelineObservation {
+            drain: Some(drain),
+            depths,
+            ..well()
+        };
+        status_of(&seen).message.unwrap_or_default()
+    };
+    // Files that wait are no reason to go on draining.
+    assert_eq!(
+        says(Drain::Settling(Duration::from_secs(9)), 3),
+        "The queues of packed files and receipts are empty; waiting a minute, since SQS counts late."
+    );
+    assert_eq!(
+        says(Drain::Drained, 0),
+        "Suspended with nothing in flight; the files queue is empty. Set spec.suspend to false to go on."
+    );
+}
+
+#[test]
 fn packed_files_that_were_not_counted_as_restored_are_named() {
     let short = |drain| PipelineObservation {
         drain: Some(drain),
