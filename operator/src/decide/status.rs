@@ -117,7 +117,11 @@ pub(crate) struct RoleState {
     pub(crate) role: Role,
     /// Pods that the Deployment should have.
     pub(crate) desired: i32,
-    /// Pods ready.
+    /// Pods that exist, ready or not.
+    pub(crate) pods: i32,
+    /// Of these, pods of the latest spec.
+    pub(crate) updated: i32,
+    /// Pods ready, of whatever spec.
     pub(crate) ready: i32,
     /// The Deployment has dealt with its latest spec, and all pods run it.
     pub(crate) rolled_out: bool,
@@ -141,6 +145,29 @@ impl RoleState {
     /// Pods are missing, or do not run the latest spec.
     pub(crate) fn is_incomplete(&self) -> bool {
         !self.rolled_out || self.ready < self.desired
+    }
+
+    /// What is waited for while it is incomplete.
+    fn awaited(&self) -> String {
+        let Self {
+            desired,
+            pods,
+            updated,
+            ready,
+            ..
+        } = *self;
+        let have = |number: i32| if number == 1 { "has" } else { "have" };
+        if ready < desired {
+            format!("{ready} of {desired} pods are ready")
+        } else if updated < desired {
+            let have = have(updated);
+            format!("rolling out: {updated} of {desired} pods {have} the new spec")
+        } else if pods > updated {
+            let (left, have) = (pods - updated, have(pods - updated));
+            format!("rolling out: {left} of {pods} pods still {have} the former spec")
+        } else {
+            "its Deployment is being changed".to_owned()
+        }
     }
 
     /// The same, or pods do not stay up: time alone may change what that means.
@@ -404,8 +431,9 @@ fn waiting(role: &RoleState) -> StatusSummary {
         None => String::new(),
     };
     let message = format!(
-        "Waiting for the {}: {} of {} pods are ready{problem}.",
-        role.role, role.ready, role.desired,
+        "Waiting for the {}: {}{problem}.",
+        role.role,
+        role.awaited(),
     );
     let summary = StatusSummary::new(
         Phase::Pending,

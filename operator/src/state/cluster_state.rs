@@ -204,6 +204,8 @@ impl ClusterState {
             roles.push(RoleState {
                 role,
                 desired: deployment.desired,
+                pods: deployment.pods,
+                updated: deployment.updated,
                 ready: deployment.ready,
                 rolled_out: deployment.rolled_out,
                 stuck: deployment.stuck,

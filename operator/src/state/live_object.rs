@@ -75,6 +75,8 @@ pub(crate) struct DeploymentState {
     pub(crate) desired: i32,
     /// Pods that exist, ready or not.
     pub(crate) pods: i32,
+    /// Pods of its latest spec.
+    pub(crate) updated: i32,
     /// Pods ready.
     pub(crate) ready: i32,
     /// It has dealt with its latest spec, and all pods run it.
@@ -204,6 +206,7 @@ impl DeploymentState {
         Self {
             desired,
             pods,
+            updated,
             ready: status.ready_replicas.unwrap_or(0),
             rolled_out: has_latest && updated >= desired && pods <= updated,
             takes_receipts_only: (pods == 0 || (has_latest && pods <= updated))

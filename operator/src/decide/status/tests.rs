@@ -25,6 +25,8 @@ fn role(role: Role) -> RoleState {
     RoleState {
         role,
         desired: 1,
+        pods: 1,
+        updated: 1,
         ready: 1,
         rolled_out: true,
         stuck: None,
@@ -117,6 +119,7 @@ fn failed(retry: Retry) -> TransportState {
 fn without_image(ready: i32) -> PipelineObservation {
     let compressor = RoleState {
         ready,
+        updated: 0,
         rolled_out: false,
         pod_problem: Some("ErrImagePull: no such image".into()),
         ..role(Role::Compressor)
@@ -143,8 +146,41 @@ fn a_pod_without_an_image_is_named_at_once_and_a_role_without_any_pod_does_not_w
         "False",
         "True",
         "False",
-        "1 of 1 pods are ready; one does not start: ErrImagePull: no such image.",
+        "rolling out: 0 of 1 pods have the new spec; one does not start: ErrImagePull: no such image.",
     );
+}
+
+#[test]
+fn what_a_rollout_waits_for_is_said() {
+    for (desired, pods, updated, ready, says) in [
+        (2, 1, 1, 1, "1 of 2 pods are ready"),
+        (2, 3, 1, 3, "rolling out: 1 of 2 pods has the new spec"),
+        (1, 1, 0, 1, "rolling out: 0 of 1 pods have the new spec"),
+        (
+            2,
+            3,
+            2,
+            3,
+            "rolling out: 1 of 3 pods still has the former spec",
+        ),
+        (2, 2, 2, 2, "its Deployment is being changed"),
+    ] {
+        let compressor = RoleState {
+            desired,
+            pods,
+            updated,
+            ready,
+            rolled_out: false,
+            ..role(Role::Compressor)
+        };
+        let seen = PipelineObservation {
+            roles: vec![compressor],
+            ..well()
+        };
+        let message = status_of(&seen).message;
+        let says = format!("Waiting for the compressor: {says}.");
+        assert_eq!(message, Some(says));
+    }
 }
 
 #[test]
@@ -385,14 +421,18 @@ fn a_pipeline_that_works_stays_ready_while_its_pods_are_made_from_zero_or_renewe
             .unwrap_or_default()
     };
     let works = status_of(&well());
-    for (desired, ready) in [(2, 1), (1, 0), (1, 1)] {
+    for (desired, ready, awaited) in [
+        (2, 1, "1 of 2 pods"),
+        (1, 0, "0 of 1 pods"),
+        (1, 1, "its Deployment is being changed"),
+    ] {
         let scaling = status(&short(desired, ready), &works, at(100));
         assert_eq!(scaling.phase, Some(Phase::Running));
         assert_eq!(scaling.message.as_deref(), Some("7 files restored."));
         assert_eq!(holds(&scaling, "Ready"), "True");
         assert_eq!(holds(&scaling, "Reconciling"), "True");
         let says = message(&scaling, "Reconciling");
-        assert!(says.contains(&format!("{ready} of {desired} pods")) && says.contains("kubectl"));
+        assert!(says.contains(awaited) && says.contains("kubectl"), "{says}");
         assert_eq!(status(&short(desired, ready), &scaling, at(219)), scaling);
     }
     // Some pods work for as long as it takes; no pod at all counts once the time for it is over.
