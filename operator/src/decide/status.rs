@@ -129,6 +129,8 @@ pub(crate) struct RoleState {
     pub(crate) stuck: Option<String>,
     /// Why the kubelet does not start a pod, in its words.
     pub(crate) pod_problem: Option<String>,
+    /// Why no node takes a pod, in the scheduler's words.
+    pub(crate) unscheduled: Option<String>,
     /// Since when pods have been missing that stay up.
     pub(crate) unavailable_since: Option<Timestamp>,
     /// Image of the pods.
@@ -180,9 +182,16 @@ impl RoleState {
         let crashing = || {
             let since = self.unavailable_since.filter(|_| self.desired > 0)?;
             let is_late = now.0.duration_since(since) > LONGEST_START;
-            is_late.then(|| format!("since {since} not all of its pods have stayed up"))
+            is_late.then(|| format!("since {since} too few of its pods have been available"))
         };
-        self.stuck.clone().or_else(crashing)
+        let why = self.stuck.clone().or_else(crashing)?;
+        // The Deployment says only that it took too long.
+        Some(self.pod_problem().cloned().unwrap_or(why))
+    }
+
+    /// Why a pod does not start.
+    fn pod_problem(&self) -> Option<&String> {
+        self.pod_problem.as_ref().or(self.unscheduled.as_ref())
     }
 
     /// The arguments of kubectl that select its pods.
@@ -239,7 +248,7 @@ impl StatusSummary {
 
     /// Also names the pod of a role that does not start, where there is one.
     fn with_problem(mut self, role: &RoleState) -> Self {
-        if let Some(why) = &role.pod_problem {
+        if let Some(why) = role.pod_problem() {
             let problem = format!(" A pod of the {} does not start: {why}.", role.role);
             self.message.push_str(&problem);
         }
@@ -352,7 +361,9 @@ fn summary(
         return not_starting;
     }
     let incomplete = || seen.roles.iter().filter(|role| role.is_incomplete());
-    let has_problem = incomplete().find(|role| role.pod_problem.is_some());
+    let has_problem = incomplete()
+        .find(|role| role.pod_problem.is_some())
+        .or_else(|| incomplete().find(|role| role.unscheduled.is_some()));
     let Some(incomplete) = has_problem.or_else(|| incomplete().next()) else {
         return working(seen);
     };
@@ -426,7 +437,7 @@ fn does_not_start(role: &RoleState, why: &str) -> StatusSummary {
 }
 
 fn waiting(role: &RoleState) -> StatusSummary {
-    let problem = match &role.pod_problem {
+    let problem = match role.pod_problem() {
         Some(why) => format!("; one does not start: {why}"),
         None => String::new(),
     };

@@ -8,7 +8,7 @@ use streampress_crds::slot_health::{NeededService, ReportedOutage};
 use streampress_crds::{Resolved, Role};
 
 use super::ledger::{self, Ledgers, RetiredSlots};
-use super::live_object::{DeploymentState, Details, LeaseState, LiveObject};
+use super::live_object::{DeploymentState, Details, LeaseState, LiveObject, PodState};
 use super::pipeline::PipelineKey;
 use crate::decide::drain::DrainFacts;
 use crate::decide::status::{RoleOutage, RoleState};
@@ -162,8 +162,13 @@ impl ClusterState {
         }
     }
 
-    /// Why a pod of a role with this image does not start. Pods of a spec before this one leave when those of this one run.
-    fn pod_problem(&self, role: Role, image: Option<&String>) -> Option<String> {
+    /// What is wrong with a pod of a role with this image. Pods of a spec before this one leave when those of this one run.
+    fn pod_problem(
+        &self,
+        role: Role,
+        image: Option<&String>,
+        problem: impl Fn(&PodState) -> Option<&String>,
+    ) -> Option<String> {
         let mut pods = self
             .objects
             .values()
@@ -173,7 +178,7 @@ impl ClusterState {
             });
         pods.find_map(|pod| {
             let is_ours = pod.role == Some(role) && pod.image.as_ref() == image;
-            pod.problem.clone().filter(|_| is_ours)
+            problem(pod).filter(|_| is_ours).cloned()
         })
     }
 
@@ -201,6 +206,9 @@ impl ClusterState {
                 ..DeploymentState::default()
             };
             let deployment = self.deployment(role).cloned().unwrap_or(missing);
+            let image = deployment.image.as_ref();
+            let of_pod =
+                |problem: fn(&PodState) -> Option<&String>| self.pod_problem(role, image, problem);
             roles.push(RoleState {
                 role,
                 desired: deployment.desired,
@@ -209,7 +217,8 @@ impl ClusterState {
                 ready: deployment.ready,
                 rolled_out: deployment.rolled_out,
                 stuck: deployment.stuck,
-                pod_problem: self.pod_problem(role, deployment.image.as_ref()),
+                pod_problem: of_pod(|pod| pod.problem.as_ref()),
+                unscheduled: of_pod(|pod| pod.unscheduled.as_ref()),
                 unavailable_since: deployment.unavailable_since,
                 image: deployment.image,
                 namespace: self.pipeline.namespace.to_string(),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DeploymentSpec, DeploymentStatus};
 use k8s_openapi::api::coordination::v1::LeaseSpec;
-use k8s_openapi::api::core::v1::{Container, ContainerStateWaiting, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStateWaiting, PodCondition, PodSpec, PodStatus,
+};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DynamicObject, ObjectMeta};
 use kube::{Resource, ResourceExt};
@@ -100,6 +102,8 @@ pub(crate) struct PodState {
     pub(crate) image: Option<String>,
     /// Why a container does not start, in the kubelet's words.
     pub(crate) problem: Option<String>,
+    /// Why no node takes it, in the scheduler's words. That may pass, as when a node is added.
+    pub(crate) unscheduled: Option<String>,
 }
 
 /// A Lease's spec and annotations.
@@ -267,6 +271,8 @@ impl PodState {
         }
         let spec: PodSpec = part(object, "spec");
         let status: PodStatus = part(object, "status");
+        let mut conditions = status.conditions.iter().flatten();
+        let unscheduled = conditions.find_map(not_scheduled);
         let containers = status.init_container_statuses.into_iter().flatten();
         let mut containers = containers.chain(status.container_statuses.into_iter().flatten());
         let worker = spec.containers.into_iter().find(|it| it.name == WORKER);
@@ -274,8 +280,27 @@ impl PodState {
             role: role_of(&object.metadata),
             image: worker.and_then(|worker| worker.image),
             problem: containers.find_map(|it| not_started(&it.state?.waiting?)),
+            unscheduled,
         }
     }
+}
+
+/// Why the scheduler finds no node for a pod. What it says of preemption differs from one attempt to the next.
+fn not_scheduled(condition: &PodCondition) -> Option<String> {
+    if condition.type_ != "PodScheduled" || condition.status != "False" {
+        return None;
+    }
+    let reason = condition.reason.as_deref().unwrap_or("Unschedulable");
+    let message = condition.message.as_deref().unwrap_or_default();
+    let message = message.split(" preemption: ").next().unwrap_or_default();
+    Some(quoted(reason, message))
+}
+
+/// A reason and a message as one clause without a full stop.
+fn quoted(reason: &str, message: &str) -> String {
+    let message: String = message.chars().take(PROBLEM_CHARS).collect();
+    let said = format!("{reason}: {}", message.trim_end_matches('.'));
+    said.trim_end_matches([':', ' ']).to_owned()
 }
 
 /// Why the kubelet does not start a container; nothing while it is about to. A failed pull and the wait after it say the same,
@@ -289,9 +314,7 @@ fn not_started(waiting: &ContainerStateWaiting) -> Option<String> {
         Some((_, cause)) if reason == PULL_WAITS => (PULL_FAILED, cause),
         _ => (reason, message),
     };
-    let message: String = message.chars().take(PROBLEM_CHARS).collect();
-    let said = format!("{reason}: {}", message.trim_end_matches('.'));
-    Some(said.trim_end_matches([':', ' ']).to_owned())
+    Some(quoted(reason, message))
 }
 
 /// The role of a pipeline's object, by its label.
@@ -462,6 +485,36 @@ mod tests {
         for normal in ["ContainerCreating", "PodInitializing", "CrashLoopBackOff"] {
             assert_eq!(says(normal, "").1, None, "{normal}");
         }
+    }
+
+    #[test]
+    fn a_pod_that_no_node_takes_is_quoted_with_the_schedulers_words() {
+        let says = |type_: &str, status: &str, message: &str| {
+            let condition = json!({"type": type_, "status": status, "reason": "Unschedulable", "message": message});
+            let object = json!({
+                "metadata": {"labels": {names::COMPONENT: "compressor"}, "ownerReferences": [
+                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "stock-compressor-1", "uid": "r"}
+                ]},
+                "spec": {"containers": [{"name": WORKER, "image": "r/s:1"}]},
+                "status": {"phase": "Pending", "conditions": [condition]},
+            });
+            PodState::of(&serde_json::from_value(object).expect("an object")).unscheduled
+        };
+        assert_eq!(
+            says(
+                "PodScheduled",
+                "False",
+                r#"0/1 nodes are available: persistentvolumeclaim "files" not found. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."#
+            )
+            .as_deref(),
+            Some(r#"Unschedulable: 0/1 nodes are available: persistentvolumeclaim "files" not found"#)
+        );
+        assert_eq!(
+            says("PodScheduled", "False", "").as_deref(),
+            Some("Unschedulable")
+        );
+        assert_eq!(says("PodScheduled", "True", ""), None);
+        assert_eq!(says("Ready", "False", ""), None);
     }
 
     #[test]

@@ -109,6 +109,10 @@ fn reason(pipeline: &Value, type_: &str) -> Value {
     found.map_or(Value::Null, |found| found["reason"].clone())
 }
 
+/// What a status says of pods where there are no nodes.
+const UNSCHEDULED: &str =
+    "; one does not start: Unschedulable: no nodes available to schedule pods";
+
 /// Everything that exists of the pipeline, in the cluster and outside, without what differs from run to run: times,
 /// versions, UIDs and what the cluster's own controllers write.
 async fn state(cluster: &TestCluster) -> BTreeMap<String, String> {
@@ -118,6 +122,8 @@ async fn state(cluster: &TestCluster) -> BTreeMap<String, String> {
     let plain = |object: Value| {
         let text = serde_json::to_string_pretty(&object).unwrap();
         let text = text.replace(&cluster.namespace, "NAMESPACE");
+        // The scheduler's words, which come some time after the pods.
+        let text = text.replace(UNSCHEDULED, "");
         match &uid {
             Some(uid) => text.replace(uid, "UID").replace(&uid[..8], "UID8"),
             None => text,

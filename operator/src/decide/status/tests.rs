@@ -31,6 +31,7 @@ fn role(role: Role) -> RoleState {
         rolled_out: true,
         stuck: None,
         pod_problem: None,
+        unscheduled: None,
         unavailable_since: None,
         namespace: "demo".into(),
         image: Some("streampress:1".into()),
@@ -147,6 +148,37 @@ fn a_pod_without_an_image_is_named_at_once_and_a_role_without_any_pod_does_not_w
         "True",
         "False",
         "rolling out: 0 of 1 pods have the new spec; one does not start: ErrImagePull: no such image.",
+    );
+}
+
+#[test]
+fn a_pod_that_no_node_takes_is_named_and_counts_as_a_problem_when_it_lasts() {
+    let compressor = RoleState {
+        ready: 0,
+        rolled_out: false,
+        unscheduled: Some("Unschedulable: 0/1 nodes are available".into()),
+        unavailable_since: Some(at(1000).0),
+        ..role(Role::Compressor)
+    };
+    let seen = PipelineObservation {
+        roles: vec![compressor, role(Role::Decompressor)],
+        ..well()
+    };
+    let status_at = |second| status(&seen, &CompressionPipelineStatus::default(), at(second));
+    // A node may be added meanwhile.
+    let early = status_at(1010);
+    assert_eq!(holds(&early, "Stalled"), "False");
+    assert_eq!(
+        early.message.as_deref(),
+        Some(
+            "Waiting for the compressor: 0 of 1 pods are ready; one does not start: Unschedulable: 0/1 nodes are available."
+        )
+    );
+    let late = status_at(1301);
+    assert_eq!(holds(&late, "Stalled"), "True");
+    assert_eq!(
+        late.message.as_deref(),
+        Some("The compressor does not start: Unschedulable: 0/1 nodes are available.")
     );
 }
 
@@ -329,7 +361,7 @@ fn pods_that_end_again_and_again_are_not_starting_although_they_are_ready_for_mo
                 ("True", "WorkersNotStarting")
             );
             let says = format!(
-                "The {which} does not start: since 1970-01-01T00:16:40Z not all of its pods have stayed up. See `kubectl describe pod -n demo -l a=b` and `kubectl logs -n demo -l a=b`."
+                "The {which} does not start: since 1970-01-01T00:16:40Z too few of its pods have been available. See `kubectl describe pod -n demo -l a=b` and `kubectl logs -n demo -l a=b`."
             );
             assert_eq!(stalled.message, says);
         }
