@@ -230,6 +230,7 @@ fn maintain(
     let refused = |in_use: NamesInUse| MaintainedTransport {
         snapshot: TransportSnapshot {
             state: TransportState::Failed(in_use.problem()),
+            is_answered: true,
             ..TransportSnapshot::default()
         },
         is_refused: true,
@@ -319,6 +320,7 @@ fn observation(
     let ledgers = ledger::with_lost(state.ledgers(watched.uid()), &said(watched, context));
     PipelineObservation {
         generation: watched.meta().generation,
+        is_looking_up: !transport.is_answered,
         transport: transport.state,
         depths: transport.depths,
         roles: state.roles(checked.resolved(), replicas),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::context::{STATUS_INTERVAL, WrittenStatus, number};
 use super::{Context, ReconcileError};
-use crate::decide::status::{PipelineObservation, status};
+use crate::decide::status::{PipelineObservation, stands, status};
 use crate::state::pipeline::WatchedPipeline;
 use crate::transport::TransportState;
 
@@ -35,6 +35,9 @@ pub(super) async fn write_status(
             retention: former.retention.clone(),
             ..new
         };
+    }
+    if stands(&seen, &former) {
+        new = former.clone();
     }
     let (namespace, name) = (
         pipeline.namespace().unwrap_or_default(),

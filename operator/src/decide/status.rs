@@ -18,6 +18,8 @@ use crate::resources::PROGRESS_SECONDS;
 use crate::transport::problem::{Problem, Retry};
 use crate::transport::{Depths, TransportState};
 
+/// The type of the condition that says whether queues and stream can be used.
+const TRANSPORT_READY: &str = "TransportReady";
 /// The type of the condition that says whether what waits may outlast the stream's retention.
 pub(crate) const RETENTION_AT_RISK: &str = "RetentionAtRisk";
 /// Added to `status.message` while that is so.
@@ -47,6 +49,8 @@ pub(crate) struct PipelineObservation {
     pub(crate) not_applied: Option<Problem>,
     /// The queues and the stream.
     pub(crate) transport: TransportState,
+    /// AWS has not answered yet, so that less is known than may have been.
+    pub(crate) is_looking_up: bool,
     /// How many messages the queues have.
     pub(crate) depths: Depths,
     /// The workers.
@@ -264,6 +268,25 @@ impl StatusSummary {
     }
 }
 
+/// Whether the former status is left as it is: it knew the queues and the stream, and they are only being looked up again, after
+/// an operator has started or the spec has changed.
+pub(crate) fn stands(seen: &PipelineObservation, former: &CompressionPipelineStatus) -> bool {
+    let condition = |type_: &str| {
+        let mut conditions = former.conditions.iter();
+        conditions.find(|condition| condition.type_ == type_)
+    };
+    let was_known = condition(TRANSPORT_READY).is_some_and(|it| it.status != "Unknown");
+    // What such a status says is over.
+    let over = [Reason::InvalidSpec, Reason::NotApplied, Reason::Refused].map(Reason::as_str);
+    let is_over = condition("Ready").is_none_or(|it| over.contains(&&*it.reason));
+    seen.is_looking_up
+        && seen.deleting.is_none()
+        && seen.invalid.is_empty()
+        && seen.not_applied.is_none()
+        && was_known
+        && !is_over
+}
+
 /// The status that an observation makes of the former one.
 pub(crate) fn status(
     seen: &PipelineObservation,
@@ -347,7 +370,7 @@ fn summary(
             return StatusSummary::new(
                 Phase::Pending,
                 Reason::MakingTransport,
-                "Queues and stream are being created.",
+                making_transport(former),
                 Readiness::Reconciling,
             );
         }
@@ -416,6 +439,13 @@ fn failed(problem: &Problem) -> StatusSummary {
         Retry::Transient | Retry::AfterCorrection => (Phase::Degraded, Readiness::Reconciling),
     };
     StatusSummary::new(phase, problem.reason, &problem.message, readiness)
+}
+
+fn making_transport(former: &CompressionPipelineStatus) -> &'static str {
+    match former.transport {
+        Some(_) => "Queues and stream are being looked up.",
+        None => "Queues and stream are being created.",
+    }
 }
 
 fn not_starting(role: &RoleState, now: &Time) -> Option<StatusSummary> {
@@ -660,13 +690,7 @@ fn conditions(
         (_, Some((reason, message))) => Some(condition(type_, Some(false), (reason, &message))),
     };
     let (has_transport, transport) = match &seen.transport {
-        TransportState::Pending => (
-            None,
-            (
-                Reason::MakingTransport,
-                "Queues and stream are being created.",
-            ),
-        ),
+        TransportState::Pending => (None, (Reason::MakingTransport, making_transport(former))),
         TransportState::Ready(_) => match &transport_outage {
             None => (Some(true), (Reason::Ready, "Queues and stream exist.")),
             Some((reason, message)) => (Some(false), (*reason, message.as_str())),
@@ -684,11 +708,13 @@ fn conditions(
         Some(Drain::Drained) => (true, (Reason::Drained, "Nothing is in flight.")),
         Some(_) => (false, summarized),
     };
+    let is_not_looked_up = seen.deleting.is_some() || !seen.invalid.is_empty();
+    let transport_ready = kept(TRANSPORT_READY).filter(|_| is_not_looked_up);
     let mut conditions = vec![
         condition("Ready", Some(is(Readiness::Ready)), (ready.0, &ready.1)),
         condition("Reconciling", Some(is_reconciling), reconciling),
         condition("Stalled", Some(is(Readiness::Stalled)), stalled),
-        condition("TransportReady", has_transport, transport),
+        transport_ready.unwrap_or_else(|| condition(TRANSPORT_READY, has_transport, transport)),
         condition("Drained", Some(is_drained), drained),
     ];
     conditions.extend(available(

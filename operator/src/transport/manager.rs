@@ -81,6 +81,8 @@ pub(crate) struct TransportSnapshot {
     pub(crate) state: TransportState,
     /// How many messages the queues have.
     pub(crate) depths: Depths,
+    /// AWS has answered to the present plan: what is not known now cannot be read.
+    pub(crate) is_answered: bool,
 }
 
 /// How far a removal has come.
@@ -146,10 +148,13 @@ impl TransportManager {
                 entry.snapshot.clone()
             }
             before => {
-                // What was known of the same parts stays true until they are looked up again.
+                // What was known of the same queues and stream stays true until they are looked up again.
                 let snapshot = before
-                    .filter(|entry| entry.plan.parts == plan.parts)
-                    .map(|entry| entry.snapshot.clone())
+                    .filter(|entry| entry.plan.names() == plan.names())
+                    .map(|entry| TransportSnapshot {
+                        is_answered: entry.snapshot.is_answered && entry.plan.parts == plan.parts,
+                        ..entry.snapshot.clone()
+                    })
                     .unwrap_or_default();
                 let plan = Arc::new(plan.clone());
                 let task = tokio::spawn(maintain(Arc::clone(&self.inner), Arc::clone(&plan)));
@@ -223,6 +228,7 @@ impl ManagerInner {
             (
                 snapshot.state.clone(),
                 snapshot.depths,
+                snapshot.is_answered,
                 entry.removal.clone(),
             )
         };
@@ -373,11 +379,13 @@ async fn maintain(inner: Arc<ManagerInner>, plan: Arc<TransportPlan>) {
                 }
                 inner.update(&plan, |entry| {
                     entry.snapshot.state = TransportState::Failed(unreadable());
+                    entry.snapshot.is_answered = true;
                 });
             }
             Err(problem) if problem.retry == Retry::InProgress => {
                 debug!(pipeline = %plan.pipeline(), "{}", problem.message);
                 inner.update(&plan, |entry| {
+                    entry.snapshot.is_answered = true;
                     // What can be used stays so while it is changed.
                     if !matches!(entry.snapshot.state, TransportState::Ready(_)) {
                         entry.snapshot.state = TransportState::Failed(problem);
@@ -389,6 +397,7 @@ async fn maintain(inner: Arc<ManagerInner>, plan: Arc<TransportPlan>) {
                 inner.update(&plan, |entry| {
                     entry.snapshot.state = TransportState::Failed(problem);
                     entry.snapshot.depths = Depths::default();
+                    entry.snapshot.is_answered = true;
                 });
             }
         }
@@ -419,6 +428,7 @@ async fn read_depths(
             depths.files.is_some() && depths.chunks.is_some() && depths.receipts.is_some();
         let changed = inner.update(plan, |entry| {
             entry.snapshot.depths = depths;
+            entry.snapshot.is_answered = true;
             if is_known {
                 entry.snapshot.state = state.clone();
             }

@@ -178,6 +178,12 @@ impl TransportPlan {
         format!("{}/{}", self.namespace, self.name)
     }
 
+    /// The names of all queues, each followed by its dead-letter queue, and of the stream.
+    pub fn names(&self) -> Vec<&str> {
+        let names = self.parts.queue_names();
+        names.chain([&*self.parts.stream.name]).collect()
+    }
+
     /// The names of all queues, each followed by its dead-letter queue.
     pub fn queues(&self) -> Vec<&str> {
         self.parts.queue_names().collect()

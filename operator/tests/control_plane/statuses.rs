@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use streampress_operator::resources::ObjectKind;
 use streampress_operator::resources::names::MANAGER;
@@ -155,4 +155,34 @@ async fn a_status_is_written_also_when_depths_that_were_known_are_known_no_more(
         .await;
     cluster.transport.hang(false);
     cluster.until("stock", "to know them again", is_known).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_operator_writes_no_status_until_something_has_changed() {
+    let mut cluster = TestCluster::new().await;
+    cluster.create("stock", json!({})).await;
+    let settled = cluster.settled("stock").await;
+    let queue = settled["status"]["transport"]["filesQueueURL"].as_str();
+    let queue = queue.unwrap().replace("memory://", "");
+    cluster.transport.put(&queue, 3);
+    cluster
+        .until("stock", "to count its files", |pipeline| {
+            pipeline["status"]["backlog"]["files"] == 3
+        })
+        .await;
+    cluster.rest(Duration::from_secs(12)).await;
+    let before = cluster.pipelines().get("stock").await.unwrap();
+    cluster.stop().await;
+    // The new operator's first call is not answered while this test reads the status.
+    cluster.options.transport.call_deadline = Duration::from_secs(600);
+    cluster.transport.hang(true);
+    let calls = cluster.transport.calls();
+    cluster.start();
+    eventually("the operator looks the queues up", async || {
+        cluster.transport.calls() > calls && cluster.reconciles() > 0
+    })
+    .await;
+    cluster.rest(Duration::from_secs(3)).await;
+    let after = cluster.pipelines().get("stock").await.unwrap();
+    assert_eq!(after.resource_version(), before.resource_version());
 }

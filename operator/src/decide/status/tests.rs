@@ -11,7 +11,7 @@ use streampress_crds::slot_health::{NeededService, OutageKind};
 use streampress_crds::{Reason, Role};
 use streampress_transport::Depth;
 
-use super::{PipelineObservation, RETENTION_AT_RISK, RoleOutage, RoleState, status};
+use super::{PipelineObservation, RETENTION_AT_RISK, RoleOutage, RoleState, stands, status};
 use crate::decide::drain::Drain;
 use crate::decide::retention::RetentionReport;
 use crate::transport::problem::{Problem, Retry};
@@ -180,6 +180,56 @@ fn a_pod_that_no_node_takes_is_named_and_counts_as_a_problem_when_it_lasts() {
         late.message.as_deref(),
         Some("The compressor does not start: Unschedulable: 0/1 nodes are available.")
     );
+}
+
+/// A restarted operator has not read the queues yet; nor has one whose pipeline has another number of shards.
+#[test]
+fn a_status_stands_while_known_queues_are_looked_up_again_and_until_something_contradicts_it() {
+    let looking_up = |transport| PipelineObservation {
+        is_looking_up: true,
+        transport,
+        depths: Depths::default(),
+        ..well()
+    };
+    let ready = || TransportState::Ready(ReadyTransport::default());
+    let running = status_of(&well());
+    assert!(stands(&looking_up(TransportState::Pending), &running));
+    assert!(stands(&looking_up(ready()), &running));
+    assert!(!stands(&well(), &running));
+    let failed = status_of(&PipelineObservation {
+        transport: failed(Retry::AfterCorrection),
+        ..well()
+    });
+    assert!(stands(&looking_up(TransportState::Pending), &failed));
+    // What was never known, and what is over by now.
+    let pending = looking_up(TransportState::Pending);
+    assert!(!stands(&pending, &CompressionPipelineStatus::default()));
+    assert!(!stands(&pending, &status_of(&pending)));
+    let invalid = PipelineObservation {
+        invalid: vec!["spec.x: wrong".into()],
+        ..pending.clone()
+    };
+    assert!(!stands(&invalid, &running));
+    assert!(!stands(&pending, &status(&invalid, &running, at(2))));
+    let deleting = PipelineObservation {
+        deleting: Some("emptying".into()),
+        ..pending.clone()
+    };
+    assert!(!stands(&deleting, &running));
+}
+
+#[test]
+fn an_invalid_spec_says_nothing_of_queues_that_exist() {
+    let invalid = PipelineObservation {
+        invalid: vec!["spec.x: wrong".into()],
+        ..PipelineObservation::default()
+    };
+    let running = status_of(&well());
+    assert_eq!(
+        holds(&status(&invalid, &running, at(2)), "TransportReady"),
+        "True"
+    );
+    assert_eq!(holds(&status_of(&invalid), "TransportReady"), "Unknown");
 }
 
 #[test]

@@ -389,3 +389,19 @@ async fn a_call_that_panics_is_tried_again_and_holds_up_neither_the_pipeline_nor
     assert_eq!(remove(), Removal::Done(Vec::new()));
     assert_eq!(fixture.endpoints.removals.load(Ordering::Relaxed), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_the_same_queues_stays_while_a_changed_plan_is_carried_out() {
+    let fixture = ManagerFixture::new();
+    let mut plan = plan("a", "http://good");
+    assert!(!fixture.manager.maintain(&plan).is_answered);
+    sleep(Duration::from_secs(1)).await;
+    assert!(fixture.manager.maintain(&plan).is_answered);
+    plan.parts.stream.shards += 1;
+    let changed = fixture.manager.maintain(&plan);
+    assert!(matches!(changed.state, TransportState::Ready(_)));
+    assert_eq!(changed.depths.files, Some(Depth::default()));
+    assert!(!changed.is_answered);
+    sleep(Duration::from_secs(1)).await;
+    assert!(fixture.manager.maintain(&plan).is_answered);
+}
