@@ -175,6 +175,14 @@ fn single_fields_are_bounded() {
             "spec.compressor.podTemplate: [\"a\"]: must be a group of fields",
         ),
         (
+            "compressor: {podTemplate: {spec: {containers: [{name: worker, securityContext: {privileged: true}}]}}}",
+            "spec.compressor.podTemplate.spec.containers[0].securityContext.privileged: true: must not be true; remove it",
+        ),
+        (
+            "decompressor: {podTemplate: {spec: {volumes: [{name: a, hostPath: {path: /}}]}}}",
+            "volumes[0].hostPath: must not be given; use a PersistentVolumeClaim",
+        ),
+        (
             "compressor: {resources: {limits: {cpu: lots}}}",
             "limits.cpu: lots: must be an amount of a resource",
         ),

@@ -3,9 +3,11 @@
 //!
 //! - `yaml`: reads YAML with the position of every value.
 //! - `field_path`: paths of fields.
-//! - `structure`: checks a document against the schema in `schema.json`; `pod_template` does so for pod templates.
+//! - `structure`: checks a document against the schema in `schema.json`; `pod_template` does so for pod templates,
+//!   and `pod_restrictions` says what they must not have.
 
 mod field_path;
+mod pod_restrictions;
 mod pod_template;
 pub(crate) mod structure;
 pub(crate) mod yaml;

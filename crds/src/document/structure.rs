@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::api::patterns;
 use crate::document::field_path::join;
-use crate::document::pod_template;
+use crate::document::{pod_restrictions, pod_template};
 use crate::invalid::{Invalid, shorten};
 use crate::limits;
 use crate::quantity::{self, ByteSize};
@@ -57,9 +57,11 @@ pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
 
 fn visit(schema: &Value, value: &Value, path: &str, violations: &mut Vec<SchemaViolation>) {
     if schema.get("$ref").is_some() {
-        return pod_template::check(value, path, &mut |path, value, rule, help| {
+        let mut report = |path: &str, value: &Value, rule: &str, help: &str| {
             violations.push(wrong(path, value, rule, help));
-        });
+        };
+        pod_template::check(value, path, &mut report);
+        return pod_restrictions::check(value, path, &mut report);
     }
     let mut report = |rule: &str, help: &str| violations.push(wrong(path, value, rule, help));
     if value.is_null() {

@@ -1,0 +1,183 @@
+//! What a pod template must not have: whatever gives a pod power over its node, as in the level `restricted` of the Pod
+//! Security Standards. The operator makes the pod, so that its own rights must not become those of a pipeline's author.
+
+use serde_json::Value;
+
+use super::field_path::join;
+
+/// Fields of a pod that share its node's namespaces.
+const HOST_NAMESPACES: [&str; 3] = ["hostNetwork", "hostPID", "hostIPC"];
+/// Lists of containers in a pod.
+const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+/// The capability that a container may add.
+const ALLOWED_CAPABILITY: &str = "NET_BIND_SERVICE";
+const REMOVE: &str = "remove it, since pods of a pipeline get no power over their node";
+
+/// Reports every field that is not allowed, by its path: path, value, rule and remedy.
+pub(super) fn check(
+    template: &Value,
+    path: &str,
+    report: &mut impl FnMut(&str, &Value, &str, &str),
+) {
+    let (spec, path) = (&template["spec"], join(path, "spec"));
+    for name in HOST_NAMESPACES {
+        refuse_true(&spec[name], &join(&path, name), report);
+    }
+    for (volume, path) in items(spec, &path, "volumes") {
+        let host_path = &volume["hostPath"];
+        if !host_path.is_null() {
+            let help = "use a PersistentVolumeClaim; a PersistentVolume may name a hostPath";
+            report(
+                &join(&path, "hostPath"),
+                host_path,
+                "must not be given",
+                help,
+            );
+        }
+    }
+    check_context(spec, &path, report);
+    for (container, path) in CONTAINERS
+        .iter()
+        .flat_map(|containers| items(spec, &path, containers))
+    {
+        check_context(container, &path, report);
+        for (port, path) in items(container, &path, "ports") {
+            let host_port = &port["hostPort"];
+            if host_port.as_i64().is_some_and(|number| number != 0) {
+                let help = "remove it, and reach the port through a Service";
+                report(
+                    &join(&path, "hostPort"),
+                    host_port,
+                    "must not be given",
+                    help,
+                );
+            }
+        }
+    }
+}
+
+/// The securityContext of a pod or a container.
+fn check_context(of: &Value, path: &str, report: &mut impl FnMut(&str, &Value, &str, &str)) {
+    let (context, path) = (&of["securityContext"], join(path, "securityContext"));
+    for name in ["privileged", "allowPrivilegeEscalation"] {
+        refuse_true(&context[name], &join(&path, name), report);
+    }
+    let host_process = &context["windowsOptions"]["hostProcess"];
+    let of_windows = join(&path, "windowsOptions");
+    refuse_true(host_process, &join(&of_windows, "hostProcess"), report);
+    let user = &context["runAsUser"];
+    if user.as_i64() == Some(0) {
+        let help = "write the number of another user, or remove it";
+        report(&join(&path, "runAsUser"), user, "must not be 0", help);
+    }
+    let non_root = &context["runAsNonRoot"];
+    if *non_root == Value::Bool(false) {
+        let path = join(&path, "runAsNonRoot");
+        report(&path, non_root, "must not be false", "remove it");
+    }
+    let proc_mount = &context["procMount"];
+    if proc_mount.as_str().is_some_and(|mount| mount != "Default") {
+        let path = join(&path, "procMount");
+        report(&path, proc_mount, "must be Default", REMOVE);
+    }
+    for name in ["seccompProfile", "appArmorProfile"] {
+        let profile = &context[name]["type"];
+        if profile == "Unconfined" {
+            let path = join(&join(&path, name), "type");
+            report(&path, profile, "must not be Unconfined", REMOVE);
+        }
+    }
+    let of_capabilities = join(&path, "capabilities");
+    for (capability, path) in items(&context["capabilities"], &of_capabilities, "add") {
+        if capability.is_string() && capability != ALLOWED_CAPABILITY {
+            let rule = format!("must be {ALLOWED_CAPABILITY}");
+            report(&path, capability, &rule, REMOVE);
+        }
+    }
+}
+
+fn refuse_true(value: &Value, path: &str, report: &mut impl FnMut(&str, &Value, &str, &str)) {
+    if *value == Value::Bool(true) {
+        report(path, value, "must not be true", REMOVE);
+    }
+}
+
+/// The items of a list, each with its path.
+fn items<'a>(of: &'a Value, path: &str, name: &str) -> Vec<(&'a Value, String)> {
+    let path = join(path, name);
+    let items = of[name].as_array().into_iter().flatten().enumerate();
+    items
+        .map(|(index, item)| (item, format!("{path}[{index}]")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(template: &Value) -> Vec<String> {
+        let mut found = Vec::new();
+        check(template, "podTemplate", &mut |path, _, rule, _| {
+            found.push(format!("{path} {rule}"));
+        });
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn whatever_gives_a_pod_power_over_its_node_is_refused() {
+        let template = json!({"spec": {
+            "hostNetwork": true, "hostPID": true, "hostIPC": true,
+            "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "hostPath": {"path": "/"}}],
+            "securityContext": {"runAsUser": 0, "runAsNonRoot": false, "seccompProfile": {"type": "Unconfined"}},
+            "containers": [
+                {"name": "worker", "securityContext": {"privileged": true, "allowPrivilegeEscalation": true}},
+                {"name": "more", "ports": [{"containerPort": 1}, {"containerPort": 2, "hostPort": 2}]},
+            ],
+            "initContainers": [{"name": "first", "securityContext": {
+                "procMount": "Unmasked", "capabilities": {"add": ["NET_BIND_SERVICE", "SYS_ADMIN"]},
+                "windowsOptions": {"hostProcess": true}, "appArmorProfile": {"type": "Unconfined"},
+            }}],
+        }});
+        let expected = [
+            "containers[0].securityContext.allowPrivilegeEscalation must not be true",
+            "containers[0].securityContext.privileged must not be true",
+            "containers[1].ports[1].hostPort must not be given",
+            "hostIPC must not be true",
+            "hostNetwork must not be true",
+            "hostPID must not be true",
+            "initContainers[0].securityContext.appArmorProfile.type must not be Unconfined",
+            "initContainers[0].securityContext.capabilities.add[1] must be NET_BIND_SERVICE",
+            "initContainers[0].securityContext.procMount must be Default",
+            "initContainers[0].securityContext.windowsOptions.hostProcess must not be true",
+            "securityContext.runAsNonRoot must not be false",
+            "securityContext.runAsUser must not be 0",
+            "securityContext.seccompProfile.type must not be Unconfined",
+            "volumes[1].hostPath must not be given",
+        ];
+        let expected = expected.map(|it| format!("podTemplate.spec.{it}"));
+        assert_eq!(refused(&template), expected);
+    }
+
+    #[test]
+    fn a_template_without_such_power_is_taken() {
+        let template = json!({"metadata": {"labels": {"team": "a"}}, "spec": {
+            "hostNetwork": false, "hostUsers": false,
+            "volumes": [{"name": "a", "persistentVolumeClaim": {"claimName": "a"}}, {"name": "b", "hostPath": null}],
+            "securityContext": {"runAsUser": 1000, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "proxy", "ports": [{"containerPort": 80, "hostPort": 0}], "securityContext": {
+                "privileged": false, "allowPrivilegeEscalation": false, "procMount": "Default",
+                "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+            }}],
+        }});
+        assert_eq!(refused(&template), Vec::<String>::new());
+        assert_eq!(refused(&json!({})), Vec::<String>::new());
+        // A value of a wrong type is reported as such.
+        assert_eq!(
+            refused(&json!({"spec": {"volumes": 3}})),
+            Vec::<String>::new()
+        );
+    }
+}
