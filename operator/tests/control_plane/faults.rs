@@ -109,9 +109,9 @@ fn reason(pipeline: &Value, type_: &str) -> Value {
     found.map_or(Value::Null, |found| found["reason"].clone())
 }
 
-/// What a status says of pods where there are no nodes.
-const UNSCHEDULED: &str =
-    "; one does not start: Unschedulable: no nodes available to schedule pods";
+/// How a status begins that waits for pods. Which role it names first, and whether with the scheduler's words, depends on the pods
+/// that the scheduler has seen: there are no nodes.
+const WAITING: &str = "Waiting for the ";
 
 /// Everything that exists of the pipeline, in the cluster and outside, without what differs from run to run: times,
 /// versions, UIDs and what the cluster's own controllers write.
@@ -122,8 +122,11 @@ async fn state(cluster: &TestCluster) -> BTreeMap<String, String> {
     let plain = |object: Value| {
         let text = serde_json::to_string_pretty(&object).unwrap();
         let text = text.replace(&cluster.namespace, "NAMESPACE");
-        // The scheduler's words, which come some time after the pods.
-        let text = text.replace(UNSCHEDULED, "");
+        let lines = text.lines().map(|line| match line.split_once(WAITING) {
+            Some((before, _)) => format!("{before}{WAITING}pods"),
+            None => line.to_owned(),
+        });
+        let text = lines.collect::<Vec<_>>().join("\n");
         match &uid {
             Some(uid) => text.replace(uid, "UID").replace(&uid[..8], "UID8"),
             None => text,

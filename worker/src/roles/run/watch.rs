@@ -259,7 +259,7 @@ impl<'a> Watch<'a> {
         if stalled >= self.stall.said_after && progress.unfinished() > 0 {
             self.stall.said_after *= 2;
             self.observer.notice(&format!(
-                "no file was done for {} s: {} file(s) are worked on, or tried again later for the reasons above; a signal (Ctrl-C) ends the run, and the same command goes on",
+                "no file was done for {} s: {} file(s) are worked on, wait in a queue, or are tried again later, for reasons that are above; a signal (Ctrl-C) ends the run, and the same command goes on",
                 stalled.as_secs(),
                 progress.unfinished()
             ));
