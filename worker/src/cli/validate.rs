@@ -182,7 +182,16 @@ async fn fits_what_exists(
             finding.problem
         ));
     }
-    let of_others = those_of_others(&aws, &plan, config.identity()).await?;
+    let of_others = match those_of_others(&aws, &plan, config.identity()).await {
+        Ok(of_others) => of_others,
+        // Workers need no such permission.
+        Err(error) => {
+            output::note(&format!(
+                "whether another pipeline owns the queues is not known: {error}"
+            ));
+            Vec::new()
+        }
+    };
     for (what, problem) in &of_others {
         output::say(&format!("{}: {what}: {problem}", file.display()));
     }
