@@ -846,6 +846,23 @@ mod tests {
         pipeline.into_parts().1.decompressor_settings()
     }
 
+    #[test]
+    fn a_folder_that_its_disk_does_not_take_now_is_waited_for_and_a_forbidden_one_is_not() {
+        let failed = |kind: io::ErrorKind| {
+            let error = io::Error::new(kind, "cannot make folder");
+            anyhow::Error::new(error).context("opening a location")
+        };
+        for (kind, is_waited_for) in [
+            (io::ErrorKind::ReadOnlyFilesystem, true),
+            (io::ErrorKind::StorageFull, true),
+            (io::ErrorKind::QuotaExceeded, true),
+            (io::ErrorKind::PermissionDenied, false),
+            (io::ErrorKind::NotADirectory, false),
+        ] {
+            assert_eq!(is_of_disk(&failed(kind)), is_waited_for, "{kind:?}");
+        }
+    }
+
     #[tokio::test]
     async fn a_destination_of_another_pipeline_is_refused_unless_both_share_a_data_folder() {
         let root = tempfile::tempdir().expect("a folder");
