@@ -9,6 +9,42 @@ use super::field_path::join;
 const HOST_NAMESPACES: [&str; 3] = ["hostNetwork", "hostPID", "hostIPC"];
 /// Lists of containers in a pod.
 const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+/// What a volume may be.
+const VOLUMES: [&str; 8] = [
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+];
+/// Kernel settings that each pod has for itself; kubelets refuse others, and a Deployment makes such pods without end.
+const SYSCTLS: [&str; 10] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_syncookies",
+];
+/// SELinux types of ordinary containers.
+const SELINUX_TYPES: [&str; 4] = ["", "container_t", "container_init_t", "container_kvm_t"];
+/// How AppArmor's profiles were written before they were fields.
+const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
+/// What a kubelet calls for a container, and in which its address may be another one.
+const CALLS: [(&str, &str); 5] = [
+    ("", "livenessProbe"),
+    ("", "readinessProbe"),
+    ("", "startupProbe"),
+    ("lifecycle", "postStart"),
+    ("lifecycle", "preStop"),
+];
 /// The capability that a container may add.
 const ALLOWED_CAPABILITY: &str = "NET_BIND_SERVICE";
 const REMOVE: &str = "remove it, since pods of a pipeline get no power over their node";
@@ -19,20 +55,32 @@ pub(super) fn check(
     path: &str,
     report: &mut impl FnMut(&str, &Value, &str, &str),
 ) {
+    let annotations = template["metadata"]["annotations"].as_object();
+    for (name, profile) in annotations.into_iter().flatten() {
+        if name.starts_with(APPARMOR_ANNOTATION) && profile == "unconfined" {
+            let path = join(&join(path, "metadata.annotations"), name);
+            report(&path, profile, "must not be unconfined", REMOVE);
+        }
+    }
     let (spec, path) = (&template["spec"], join(path, "spec"));
     for name in HOST_NAMESPACES {
         refuse_true(&spec[name], &join(&path, name), report);
     }
     for (volume, path) in items(spec, &path, "volumes") {
-        let host_path = &volume["hostPath"];
-        if !host_path.is_null() {
-            let help = "use a PersistentVolumeClaim; a PersistentVolume may name a hostPath";
-            report(
-                &join(&path, "hostPath"),
-                host_path,
-                "must not be given",
-                help,
-            );
+        let fields = volume.as_object().into_iter().flatten();
+        for (field, value) in fields.filter(|(_, value)| value.is_object()) {
+            if !VOLUMES.contains(&field.as_str()) {
+                let help = "use a PersistentVolumeClaim; a PersistentVolume may be of any kind";
+                report(&join(&path, field), value, "must not be given", help);
+            }
+        }
+    }
+    let context = join(&path, "securityContext");
+    for (sysctl, path) in items(&spec["securityContext"], &context, "sysctls") {
+        let name = &sysctl["name"];
+        if name.as_str().is_some_and(|name| !SYSCTLS.contains(&name)) {
+            let rule = "must be one that each pod has for itself";
+            report(&join(&path, "name"), name, rule, REMOVE);
         }
     }
     check_context(spec, &path, report);
@@ -41,6 +89,7 @@ pub(super) fn check(
         .flat_map(|containers| items(spec, &path, containers))
     {
         check_context(container, &path, report);
+        check_calls(container, &path, report);
         for (port, path) in items(container, &path, "ports") {
             let host_port = &port["hostPort"];
             if host_port.as_i64().is_some_and(|number| number != 0) {
@@ -51,6 +100,24 @@ pub(super) fn check(
                     "must not be given",
                     help,
                 );
+            }
+        }
+    }
+}
+
+/// Probes and lifecycle hooks of a container: the kubelet would call any address.
+fn check_calls(container: &Value, path: &str, report: &mut impl FnMut(&str, &Value, &str, &str)) {
+    for (group, name) in CALLS {
+        let (of, path) = match group {
+            "" => (&container[name], join(path, name)),
+            group => (&container[group][name], join(&join(path, group), name)),
+        };
+        for kind in ["httpGet", "tcpSocket"] {
+            let host = &of[kind]["host"];
+            if host.as_str().is_some_and(|host| !host.is_empty()) {
+                let help = "remove it: the pod itself is called";
+                let path = join(&join(&path, kind), "host");
+                report(&path, host, "must not be given", help);
             }
         }
     }
@@ -85,6 +152,18 @@ fn check_context(of: &Value, path: &str, report: &mut impl FnMut(&str, &Value, &
         if profile == "Unconfined" {
             let path = join(&join(&path, name), "type");
             report(&path, profile, "must not be Unconfined", REMOVE);
+        }
+    }
+    let of_selinux = join(&path, "seLinuxOptions");
+    for name in ["user", "role", "type"] {
+        let value = &context["seLinuxOptions"][name];
+        let is_allowed = |text: &str| match name {
+            "type" => SELINUX_TYPES.contains(&text),
+            _ => text.is_empty(),
+        };
+        if value.as_str().is_some_and(|text| !is_allowed(text)) {
+            let rule = "must be that of an ordinary container";
+            report(&join(&of_selinux, name), value, rule, REMOVE);
         }
     }
     let of_capabilities = join(&path, "capabilities");
@@ -128,12 +207,19 @@ mod tests {
 
     #[test]
     fn whatever_gives_a_pod_power_over_its_node_is_refused() {
-        let template = json!({"spec": {
+        let annotation = "container.apparmor.security.beta.kubernetes.io/worker";
+        let template = json!({"metadata": {"annotations": {annotation: "unconfined"}}, "spec": {
             "hostNetwork": true, "hostPID": true, "hostIPC": true,
-            "volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "hostPath": {"path": "/"}}],
-            "securityContext": {"runAsUser": 0, "runAsNonRoot": false, "seccompProfile": {"type": "Unconfined"}},
+            "volumes": [
+                {"name": "a", "emptyDir": {}}, {"name": "b", "hostPath": {"path": "/"}},
+                {"name": "c", "nfs": {"server": "s", "path": "/"}},
+            ],
+            "securityContext": {"sysctls": [{"name": "net.ipv4.tcp_syncookies"}, {"name": "kernel.msgmax"}], "runAsUser": 0, "runAsNonRoot": false, "seccompProfile": {"type": "Unconfined"}},
             "containers": [
-                {"name": "worker", "securityContext": {"privileged": true, "allowPrivilegeEscalation": true}},
+                {"name": "worker", "securityContext": {
+                    "privileged": true, "allowPrivilegeEscalation": true,
+                    "seLinuxOptions": {"type": "spc_t", "user": "system_u"},
+                }, "lifecycle": {"preStop": {"httpGet": {"host": "169.254.169.254", "port": 80}}}},
                 {"name": "more", "ports": [{"containerPort": 1}, {"containerPort": 2, "hostPort": 2}]},
             ],
             "initContainers": [{"name": "first", "securityContext": {
@@ -142,8 +228,11 @@ mod tests {
             }}],
         }});
         let expected = [
+            "containers[0].lifecycle.preStop.httpGet.host must not be given",
             "containers[0].securityContext.allowPrivilegeEscalation must not be true",
             "containers[0].securityContext.privileged must not be true",
+            "containers[0].securityContext.seLinuxOptions.type must be that of an ordinary container",
+            "containers[0].securityContext.seLinuxOptions.user must be that of an ordinary container",
             "containers[1].ports[1].hostPort must not be given",
             "hostIPC must not be true",
             "hostNetwork must not be true",
@@ -155,9 +244,14 @@ mod tests {
             "securityContext.runAsNonRoot must not be false",
             "securityContext.runAsUser must not be 0",
             "securityContext.seccompProfile.type must not be Unconfined",
+            "securityContext.sysctls[1].name must be one that each pod has for itself",
             "volumes[1].hostPath must not be given",
+            "volumes[2].nfs must not be given",
         ];
-        let expected = expected.map(|it| format!("podTemplate.spec.{it}"));
+        let of_annotation =
+            format!("podTemplate.metadata.annotations.{annotation} must not be unconfined");
+        let of_spec = expected.map(|it| format!("podTemplate.spec.{it}"));
+        let expected: Vec<_> = [of_annotation].into_iter().chain(of_spec).collect();
         assert_eq!(refused(&template), expected);
     }
 

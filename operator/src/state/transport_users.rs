@@ -32,6 +32,8 @@ struct TransportUser {
     /// Of queues, dead-letter queues and the stream.
     names: BTreeSet<String>,
     account: Option<String>,
+    /// Its status says that these are not its own: it uses nothing.
+    is_refused: bool,
 }
 
 /// What a pipeline may not use, since another one does.
@@ -97,7 +99,7 @@ impl TransportUsers {
         };
         let others = users
             .iter()
-            .filter(|(other, it)| *other != uid && it.order() < user.order())
+            .filter(|(other, it)| *other != uid && !it.is_refused && it.order() < user.order())
             .filter(|(_, it)| it.shares_with(user) && it.may_be_in(account, user));
         if let Some((_, other)) = others.min_by_key(|(_, it)| it.order()) {
             return Err(NamesInUse {
@@ -110,6 +112,15 @@ impl TransportUsers {
         }
         Ok(())
     }
+}
+
+/// Whether its status says that its queues or its stream are another pipeline's.
+fn is_refused(pipeline: &WatchedPipeline) -> bool {
+    let conditions = pipeline.status().conditions;
+    let not_ours = Reason::TransportNotOurs.as_str();
+    conditions
+        .iter()
+        .any(|it| it.type_ == "TransportReady" && it.status == "False" && it.reason == not_ours)
 }
 
 fn sharing(
@@ -144,6 +155,7 @@ impl TransportUser {
                 .as_ref()
                 .and_then(account)
                 .or_else(|| before?.account.clone()),
+            is_refused: is_refused(pipeline),
             ..plan
         }
     }
@@ -195,6 +207,7 @@ impl TransportUser {
             secret: secret.map(|name| (key.namespace.to_string(), name)),
             names: BTreeSet::new(),
             account: None,
+            is_refused: false,
             key,
         }
     }
@@ -306,6 +319,23 @@ mod tests {
         // Where neither began, their names decide.
         let users = seen(&[&y, &x]);
         assert_eq!(refused(&users, "y", None), Some("n/x".into()));
+    }
+
+    #[test]
+    fn a_pipeline_that_is_refused_itself_is_in_the_way_of_no_other() {
+        let refused_one = json!({"status": {"conditions": [{
+            "type": "TransportReady", "status": "False", "reason": "TransportNotOurs",
+            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]}});
+        let younger = adopting("y", 2, &json!({}));
+        let users = seen(&[&adopting("x", 1, &json!({})), &younger]);
+        assert_eq!(refused(&users, "y", None), Some("n/x".into()));
+        let tried_again = users.update(&adopting("x", 1, &refused_one));
+        assert_eq!(tried_again, [younger.key()]);
+        assert_eq!(refused(&users, "y", None), None);
+        // It has begun meanwhile.
+        users.update(&adopting("x", 1, &json!({})));
+        assert_eq!(refused(&users, "x", None), Some("n/y".into()));
     }
 
     #[test]

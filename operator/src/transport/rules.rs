@@ -67,9 +67,12 @@ pub(super) struct Tagged<'a> {
 
 impl Tagged<'_> {
     /// The pipeline that it was made for, as its tags say.
-    fn pipeline(&self) -> Option<String> {
+    fn pipeline(&self, plan: &TransportPlan) -> Option<String> {
         let uid = self.tags.get(OWNER_TAG)?;
         Some(match self.tags.get(PIPELINE_TAG) {
+            Some(pipeline) if *pipeline == plan.pipeline() => {
+                format!("an earlier one of this name, {pipeline} (UID {uid})")
+            }
             Some(pipeline) => format!("{pipeline} (UID {uid})"),
             None => format!("the one with the UID {uid}"),
         })
@@ -98,7 +101,7 @@ impl Tagged<'_> {
 /// Under `Create`, a queue or stream of that name is not this pipeline's.
 pub(super) fn not_ours(plan: &TransportPlan, found: &Tagged<'_>) -> Problem {
     let name = found.name;
-    let message = match found.pipeline() {
+    let message = match found.pipeline(plan) {
         None => format!(
             "{name} exists and does not carry this pipeline's tag: choose another name, or set transport.policy to Adopt in a new pipeline."
         ),
@@ -120,7 +123,7 @@ pub(super) fn not_of_another(plan: &TransportPlan, found: &[Tagged<'_>]) -> Resu
         return Ok(());
     }
     let names: Vec<_> = others.iter().map(|it| it.name).collect();
-    let pipelines: BTreeSet<_> = others.iter().filter_map(|it| it.pipeline()).collect();
+    let pipelines: BTreeSet<_> = others.iter().filter_map(|it| it.pipeline(plan)).collect();
     let pipelines: Vec<_> = pipelines.into_iter().collect();
     let commands: Vec<_> = others.iter().map(|it| it.untag_command(plan)).collect();
     Err(permanent_problem(
