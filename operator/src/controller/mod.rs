@@ -250,6 +250,11 @@ fn maintain(
             return refused(in_use);
         }
     }
+    if let TransportState::Failed(problem) = &snapshot.state
+        && problem.reason == Reason::TransportNotOurs
+    {
+        context.transport_users.release(watched.uid());
+    }
     MaintainedTransport {
         snapshot,
         is_refused: false,

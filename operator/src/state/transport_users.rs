@@ -32,8 +32,10 @@ struct TransportUser {
     /// Of queues, dead-letter queues and the stream.
     names: BTreeSet<String>,
     account: Option<String>,
-    /// Its status says that these are not its own: it uses nothing.
+    /// Its status says that these are not its own.
     is_refused: bool,
+    /// Whether it may use them, as far as that was decided here.
+    holds: Option<bool>,
 }
 
 /// What a pipeline may not use, since another one does.
@@ -99,18 +101,26 @@ impl TransportUsers {
         };
         let others = users
             .iter()
-            .filter(|(other, it)| *other != uid && !it.is_refused && it.order() < user.order())
+            .filter(|(other, it)| *other != uid && it.is_in_the_way() && it.order() < user.order())
             .filter(|(_, it)| it.shares_with(user) && it.may_be_in(account, user));
-        if let Some((_, other)) = others.min_by_key(|(_, it)| it.order()) {
-            return Err(NamesInUse {
+        let in_use = others
+            .min_by_key(|(_, it)| it.order())
+            .map(|(_, other)| NamesInUse {
                 by: other.key.clone(),
                 names: other.names.intersection(&user.names).cloned().collect(),
             });
-        }
         if let Some(user) = users.get_mut(uid) {
-            user.began = true;
+            user.began |= in_use.is_none();
+            user.holds = Some(in_use.is_none());
         }
-        Ok(())
+        in_use.map_or(Ok(()), Err)
+    }
+
+    /// A pipeline was refused what it names for another reason: it uses none of it.
+    pub(crate) fn release(&self, uid: &str) {
+        if let Some(user) = self.0.lock().get_mut(uid) {
+            user.holds = Some(false);
+        }
     }
 }
 
@@ -156,6 +166,7 @@ impl TransportUser {
                 .and_then(account)
                 .or_else(|| before?.account.clone()),
             is_refused: is_refused(pipeline),
+            holds: before.and_then(|it| it.holds),
             ..plan
         }
     }
@@ -208,6 +219,7 @@ impl TransportUser {
             names: BTreeSet::new(),
             account: None,
             is_refused: false,
+            holds: None,
             key,
         }
     }
@@ -217,6 +229,11 @@ impl TransportUser {
     fn order(&self) -> (bool, Option<Timestamp>, &str, &str) {
         let PipelineKey { namespace, name } = &self.key;
         (!self.began, self.created, namespace, name)
+    }
+
+    /// One that is refused itself is not.
+    fn is_in_the_way(&self) -> bool {
+        self.holds.unwrap_or(!self.is_refused)
     }
 
     fn shares_with(&self, other: &Self) -> bool {
@@ -335,6 +352,25 @@ mod tests {
         assert_eq!(refused(&users, "y", None), None);
         // It has begun meanwhile.
         users.update(&adopting("x", 1, &json!({})));
+        assert_eq!(refused(&users, "x", None), Some("n/y".into()));
+        // What is decided here comes before what a status still says.
+        users.update(&adopting("y", 2, &refused_one));
+        assert_eq!(refused(&users, "x", None), Some("n/y".into()));
+        users.release("y");
+        assert_eq!(refused(&users, "x", None), None);
+    }
+
+    #[test]
+    fn of_those_that_waited_for_one_that_is_gone_exactly_one_follows() {
+        let waiting = json!({"status": {"conditions": [{
+            "type": "TransportReady", "status": "False", "reason": "TransportNotOurs",
+            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]}});
+        let (x, y) = (adopting("x", 1, &waiting), adopting("y", 2, &waiting));
+        let users = seen(&[&x, &y]);
+        assert_eq!(refused(&users, "y", None), None);
+        assert_eq!(refused(&users, "x", None), Some("n/y".into()));
+        users.update(&y);
         assert_eq!(refused(&users, "x", None), Some("n/y".into()));
     }
 
