@@ -37,13 +37,13 @@ const SYSCTLS: [&str; 10] = [
 const SELINUX_TYPES: [&str; 4] = ["", "container_t", "container_init_t", "container_kvm_t"];
 /// How AppArmor's profiles were written before they were fields.
 const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
-/// What a kubelet calls for a container, and in which its address may be another one.
-const CALLS: [(&str, &str); 5] = [
-    ("", "livenessProbe"),
-    ("", "readinessProbe"),
-    ("", "startupProbe"),
-    ("lifecycle", "postStart"),
-    ("lifecycle", "preStop"),
+/// Fields of a container that say what the kubelet calls for it: any address.
+const CALLS: [&str; 5] = [
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle.postStart",
+    "lifecycle.preStop",
 ];
 /// The capability that a container may add.
 const ALLOWED_CAPABILITY: &str = "NET_BIND_SERVICE";
@@ -107,17 +107,13 @@ pub(super) fn check(
 
 /// Probes and lifecycle hooks of a container: the kubelet would call any address.
 fn check_calls(container: &Value, path: &str, report: &mut impl FnMut(&str, &Value, &str, &str)) {
-    for (group, name) in CALLS {
-        let (of, path) = match group {
-            "" => (&container[name], join(path, name)),
-            group => (&container[group][name], join(&join(path, group), name)),
-        };
+    for call in CALLS {
         for kind in ["httpGet", "tcpSocket"] {
-            let host = &of[kind]["host"];
-            if host.as_str().is_some_and(|host| !host.is_empty()) {
+            let field = format!("{call}.{kind}.host");
+            let host = container.pointer(&format!("/{}", field.replace('.', "/")));
+            if let Some(host) = host.filter(|host| host.as_str().is_some_and(|it| !it.is_empty())) {
                 let help = "remove it: the pod itself is called";
-                let path = join(&join(&path, kind), "host");
-                report(&path, host, "must not be given", help);
+                report(&join(path, &field), host, "must not be given", help);
             }
         }
     }

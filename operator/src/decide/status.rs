@@ -271,14 +271,10 @@ impl StatusSummary {
 /// Whether the former status is left as it is: it knew the queues and the stream, and they are only being looked up again, after
 /// an operator has started or the spec has changed.
 pub(crate) fn stands(seen: &PipelineObservation, former: &CompressionPipelineStatus) -> bool {
-    let condition = |type_: &str| {
-        let mut conditions = former.conditions.iter();
-        conditions.find(|condition| condition.type_ == type_)
-    };
-    let was_known = condition(TRANSPORT_READY).is_some_and(|it| it.status != "Unknown");
+    let was_known = written(former, TRANSPORT_READY).is_some_and(|it| it.status != "Unknown");
     // What such a status says is over.
     let over = [Reason::InvalidSpec, Reason::NotApplied, Reason::Refused].map(Reason::as_str);
-    let is_over = condition("Ready").is_none_or(|it| over.contains(&&*it.reason));
+    let is_over = written(former, "Ready").is_none_or(|it| over.contains(&&*it.reason));
     seen.is_looking_up
         && seen.deleting.is_none()
         && seen.invalid.is_empty()
@@ -425,11 +421,14 @@ fn keeps_working(
 
 /// Since when a condition holds.
 fn is_true<'a>(status: &'a CompressionPipelineStatus, type_: &str) -> Option<&'a Time> {
-    let condition = status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == type_ && condition.status == "True");
+    let condition = written(status, type_).filter(|condition| condition.status == "True");
     condition.map(|condition| &condition.last_transition_time)
+}
+
+/// The condition of a type that a status has.
+fn written<'a>(status: &'a CompressionPipelineStatus, type_: &str) -> Option<&'a Condition> {
+    let mut conditions = status.conditions.iter();
+    conditions.find(|condition| condition.type_ == type_)
 }
 
 fn failed(problem: &Problem) -> StatusSummary {
@@ -619,10 +618,7 @@ fn conditions(
             Some(false) => "False",
             None => "Unknown",
         };
-        let before = former
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == type_ && condition.status == status);
+        let before = written(former, type_).filter(|condition| condition.status == status);
         Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
@@ -678,12 +674,7 @@ fn conditions(
     };
     let transport_outage = down(NeededService::Stream).or_else(|| down(NeededService::Queue));
     // What was not read stays as it was seen last.
-    let kept = |type_: &str| {
-        let mut conditions = former.conditions.iter();
-        conditions
-            .find(|condition| condition.type_ == type_)
-            .cloned()
-    };
+    let kept = |type_: &str| written(former, type_).cloned();
     let available = |type_, service, fine| match (&seen.outages, down(service)) {
         (None, _) => kept(type_),
         (_, None) => Some(condition(type_, Some(true), (Reason::Ready, fine))),

@@ -289,6 +289,14 @@ mod tests {
         }
     }
 
+    /// That of a pipeline whose queues are another one's.
+    fn refused_status() -> Value {
+        json!({"status": {"conditions": [{
+            "type": "TransportReady", "status": "False", "reason": "TransportNotOurs",
+            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]}})
+    }
+
     fn seen(pipelines: &[&WatchedPipeline]) -> TransportUsers {
         let users = TransportUsers::default();
         for pipeline in pipelines {
@@ -340,10 +348,7 @@ mod tests {
 
     #[test]
     fn a_pipeline_that_is_refused_itself_is_in_the_way_of_no_other() {
-        let refused_one = json!({"status": {"conditions": [{
-            "type": "TransportReady", "status": "False", "reason": "TransportNotOurs",
-            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }]}});
+        let refused_one = refused_status();
         let younger = adopting("y", 2, &json!({}));
         let users = seen(&[&adopting("x", 1, &json!({})), &younger]);
         assert_eq!(refused(&users, "y", None), Some("n/x".into()));
@@ -362,10 +367,7 @@ mod tests {
 
     #[test]
     fn of_those_that_waited_for_one_that_is_gone_exactly_one_follows() {
-        let waiting = json!({"status": {"conditions": [{
-            "type": "TransportReady", "status": "False", "reason": "TransportNotOurs",
-            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }]}});
+        let waiting = refused_status();
         let (x, y) = (adopting("x", 1, &waiting), adopting("y", 2, &waiting));
         let users = seen(&[&x, &y]);
         assert_eq!(refused(&users, "y", None), None);

@@ -23,11 +23,11 @@ pub(super) fn command(args: SetupArgs) -> Result<ExitCode> {
 #[cfg(feature = "aws")]
 fn set_up(config: &Config, args: SetupArgs) -> Result<ExitCode> {
     use anyhow::{Context, bail};
-    use streampress_transport::aws::{Aws, provision};
+    use streampress_transport::aws::provision;
 
     use super::runtime;
     use crate::config::BadConfiguration;
-    use crate::roles::connect::{aws_options, endpoint_notice, provision_plan, those_of_others};
+    use crate::roles::connect::{connect, provision_plan, those_of_others};
 
     let mut plan = provision_plan(config).ok_or_else(|| {
         BadConfiguration(
@@ -36,11 +36,8 @@ fn set_up(config: &Config, args: SetupArgs) -> Result<ExitCode> {
         )
     })?;
     plan.event_rule = args.event_rule;
-    if let Some(notice) = endpoint_notice(config) {
-        output::note(&notice);
-    }
     runtime()?.block_on(async {
-        let aws = Aws::connect(&aws_options(config)?).await;
+        let aws = connect(config, output::note).await?;
         if !args.delete {
             let of_others = those_of_others(&aws, &plan, config.identity()).await?;
             if let Some((what, problem)) = of_others.first() {

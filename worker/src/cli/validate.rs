@@ -155,17 +155,14 @@ async fn fits_what_exists(
     record_bytes: usize,
 ) -> Result<bool> {
     use anyhow::Context;
-    use streampress_transport::aws::{Aws, provision};
+    use streampress_transport::aws::provision;
 
-    use crate::roles::connect::{aws_options, endpoint_notice, provision_plan, those_of_others};
+    use crate::roles::connect::{connect, provision_plan, those_of_others};
 
     let Some(plan) = provision_plan(config) else {
         return Ok(true);
     };
-    if let Some(notice) = endpoint_notice(config) {
-        output::note(&notice);
-    }
-    let aws = Aws::connect(&aws_options(config)?).await;
+    let aws = connect(config, output::note).await?;
     let checked = provision::check(&aws, &plan, record_bytes).await;
     let findings = checked.with_context(|| {
         format!(

@@ -559,16 +559,17 @@ mod tests {
         let announcer = announcer(root.path(), AnnouncementFormat::Native);
         let path = root.path().join("in/a.txt");
         let waiting = async || announcer.files_queue.depth().await.expect("known").total();
-        let announced = |content: &str| FileRef {
-            location: "file:///data/in".into(),
-            ..FileRef::with_content("a.txt", content.as_bytes())
+        let replace = async |content: &str| {
+            let announced = FileRef {
+                location: "file:///data/in".into(),
+                ..FileRef::with_content("a.txt", content.as_bytes())
+            };
+            let replaced = announcer.announce_successor(&announced).await;
+            replaced.expect("announced");
         };
         std::fs::write(&path, "newest").expect("written");
         // Changed a moment ago, it may change again without a trace.
-        announcer
-            .announce_successor(&announced("first"))
-            .await
-            .expect("announced");
+        replace("first").await;
         assert_eq!(waiting().await, 1);
         let name = FileName::parse("a.txt").expect("a valid name");
         let entry = announcer.source.stat(&name).expect("read").expect("there");
@@ -577,17 +578,11 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         for earlier in ["first", "second", "second"] {
-            announcer
-                .announce_successor(&announced(earlier))
-                .await
-                .expect("announced");
+            replace(earlier).await;
         }
         assert_eq!(waiting().await, 2);
         std::fs::write(&path, "another").expect("written");
-        announcer
-            .announce_successor(&announced("newest"))
-            .await
-            .expect("announced");
+        replace("newest").await;
         assert_eq!(waiting().await, 3);
     }
 

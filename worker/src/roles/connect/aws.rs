@@ -42,12 +42,8 @@ pub struct AwsConnection {
 
 impl AwsConnection {
     pub(super) async fn open(config: &Config) -> Result<Self> {
-        if let Some(notice) = endpoint_notice(config) {
-            warn!("{notice}.");
-        }
-        Ok(Self {
-            aws: Arc::new(Aws::connect(&aws_options(config)?).await),
-        })
+        let aws = connect(config, |notice| warn!("{notice}.")).await?;
+        Ok(Self { aws: Arc::new(aws) })
     }
 
     pub(super) async fn queue(&self, settings: &QueueSettings) -> Result<Arc<dyn Queue>> {
@@ -90,9 +86,22 @@ impl AwsConnection {
     }
 }
 
+/// Connects to AWS as settings and environment name it. `notice` learns it where the environment names another endpoint than the
+/// pipeline.
+pub(crate) async fn connect(
+    config: &Config,
+    notice: impl FnOnce(&str),
+) -> Result<Aws, BadConfiguration> {
+    let options = aws_options(config)?;
+    if let Some(text) = endpoint_notice(config, &options) {
+        notice(&text);
+    }
+    Ok(Aws::connect(&options).await)
+}
+
 /// Region, endpoint and keys. The environment has the credentials; the settings have region and endpoint, unless the
 /// environment names another endpoint.
-pub(crate) fn aws_options(config: &Config) -> Result<AwsOptions, BadConfiguration> {
+fn aws_options(config: &Config) -> Result<AwsOptions, BadConfiguration> {
     for name in KEY_VARIABLES {
         let is_bad = |key: String| key.chars().any(char::is_control);
         if std::env::var(name).is_ok_and(is_bad) {
@@ -122,13 +131,13 @@ pub(crate) fn aws_options(config: &Config) -> Result<AwsOptions, BadConfiguratio
 }
 
 /// What to say where the environment names another endpoint than the pipeline.
-pub(crate) fn endpoint_notice(config: &Config) -> Option<String> {
-    let set_in_environment = AwsOptions::from_env(|name| std::env::var(name).ok()).endpoint?;
+fn endpoint_notice(config: &Config, options: &AwsOptions) -> Option<String> {
+    let used = options.endpoint.as_ref()?;
     let ignored = config.aws().endpoint_url.as_ref()?;
-    let is_other = set_in_environment != *ignored && !matches!(config, Config::Legacy(_));
+    let is_other = used != ignored && !matches!(config, Config::Legacy(_));
     is_other.then(|| {
         format!(
-            "AWS_ENDPOINT_URL={set_in_environment} is used in place of spec.aws.endpointURL {ignored}; unset it to use the pipeline's"
+            "AWS_ENDPOINT_URL={used} is used in place of spec.aws.endpointURL {ignored}; unset it to use the pipeline's"
         )
     })
 }

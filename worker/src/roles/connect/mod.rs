@@ -23,7 +23,7 @@ use streampress_transport::{ChunkStream, FileName, Files, Queue, SlotLock, SlotL
 
 pub(crate) use self::aws::AwsConnection;
 #[cfg(feature = "aws")]
-pub(crate) use self::aws::{aws_options, endpoint_notice, provision_plan, those_of_others};
+pub(crate) use self::aws::{connect, provision_plan, those_of_others};
 
 use crate::config::Config;
 use crate::runtime::blocking;
