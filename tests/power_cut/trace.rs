@@ -24,6 +24,17 @@ pub struct TracedCall {
 }
 
 impl TracedCall {
+    /// The path that is there from this call on.
+    fn made(&self) -> Option<&Path> {
+        match &self.call {
+            SystemCall::Create(path)
+            | SystemCall::MakeFolder(path)
+            | SystemCall::Rename(_, path)
+            | SystemCall::Link(_, path) => Some(path),
+            _ => None,
+        }
+    }
+
     /// The line from which on others may have seen what it did. Other threads use a name before its call has ended.
     fn seen_from(&self) -> usize {
         match &self.call {
@@ -141,8 +152,32 @@ fn calls(log: &str) -> Vec<TracedCall> {
             calls.push(TracedCall { call, began, ended });
         }
     }
-    calls.sort_by_key(TracedCall::seen_from);
-    calls
+    let mut calls: Vec<_> = calls
+        .iter()
+        .map(|call| (place(call, &calls), call.clone()))
+        .collect();
+    calls.sort_by_key(|(place, _)| *place);
+    calls.into_iter().map(|(_, call)| call).collect()
+}
+
+/// The place of a call in the order: the line from which on its effect is seen, then the depth of a path that waited for its
+/// folder. Where another thread made the folder while the call was under way, the call took effect after that.
+fn place(call: &TracedCall, calls: &[TracedCall]) -> (usize, usize) {
+    let from = call.seen_from();
+    let Some(path) = call.made() else {
+        return (from, 0);
+    };
+    let folders = calls.iter().filter(|other| {
+        let during = (from + 1..=call.ended).contains(&other.began);
+        match &other.call {
+            SystemCall::MakeFolder(folder) => during && path != folder && path.starts_with(folder),
+            _ => false,
+        }
+    });
+    match folders.map(|folder| folder.began).max() {
+        Some(folder) => (folder, path.components().count()),
+        None => (from, 0),
+    }
 }
 
 /// The call of a line `name(arguments) = result`, if it succeeded and changed something.
@@ -283,4 +318,21 @@ fn a_log_of_strace_is_read_with_interrupted_calls_and_without_failed_ones() {
         traced(10, 10, SystemCall::Rename("/w/a".into(), "/w/s/b".into())),
     ];
     assert_eq!(calls(log), expected);
+}
+
+#[test]
+fn what_is_made_in_a_folder_follows_the_folder_though_it_began_before() {
+    let log = r#"10 openat(AT_FDCWD<\x2f\x77>, "\x61\x2f\x62\x2f\x63", O_WRONLY|O_CREAT, 0666 <unfinished ...>
+11 mkdir("\x2f\x77\x2f\x61\x2f\x62", 0777 <unfinished ...>
+12 mkdir("\x2f\x77\x2f\x61", 0777 <unfinished ...>
+13 unlink("\x2f\x77\x2f\x64") = 0
+12 <... mkdir resumed>) = 0
+11 <... mkdir resumed>) = 0
+10 <... openat resumed>) = 4<\x2f\x77\x2f\x61\x2f\x62\x2f\x63>
+"#;
+    let made: Vec<_> = calls(log)
+        .into_iter()
+        .filter_map(|call| call.made().map(Path::to_owned))
+        .collect();
+    assert_eq!(made, ["/w/a", "/w/a/b", "/w/a/b/c"].map(PathBuf::from));
 }
