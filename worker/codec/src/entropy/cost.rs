@@ -1,6 +1,38 @@
 //! Estimates of coded sizes without coding.
 
 use super::literals::{ADAPT_SHIFT, SCALE_BITS};
+use crate::{Effort, FormatVersion};
+
+/// What the estimated size of a column depends on besides its bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CostBasis {
+    pub(crate) effort: Effort,
+    pub(crate) version: FormatVersion,
+}
+
+impl CostBasis {
+    /// Whether plan and small text cost less than they would alone: in version 2 they are coded after the primer, with those of
+    /// other columns. With less effort, too few codings are compared for that to pay.
+    fn counts_context(self) -> bool {
+        self.effort == Effort::Max && self.version == FormatVersion::V2
+    }
+
+    /// The coded size of `bytes` bytes of a plan.
+    pub(crate) fn of_plan(self, bytes: usize) -> usize {
+        match self.counts_context() {
+            true => bytes / 2,
+            false => bytes,
+        }
+    }
+
+    /// The coded size of text that has this entropy, in bytes, and shares a group.
+    pub(crate) fn of_small_text(self, entropy: usize) -> usize {
+        match self.counts_context() {
+            true => entropy * 3 / 4,
+            false => entropy,
+        }
+    }
+}
 
 /// The size of `bytes` as LZMA literals, headers included.
 pub(crate) fn literals_bytes(bytes: &[u8]) -> usize {

@@ -16,6 +16,7 @@ pub(crate) use bz2::bz2_bytes;
 pub(crate) use lzma::{LzmaProps, Search, lzma};
 
 use crate::{Codec, Damage, Effort, FormatVersion};
+use cost::CostBasis;
 use literals::literals;
 
 /// How streams are encoded.
@@ -39,11 +40,26 @@ impl EncodeOptions {
         }
     }
 
-    /// Whether the codings of a new table of `raw_len` bytes are tried in the whole: small blocks gain, and that takes longer
-    /// than the time that less effort may take.
-    pub(crate) fn is_refined(&self, raw_len: usize) -> bool {
-        const MOST: usize = 8 << 10;
-        raw_len <= MOST && self.effort == Effort::Max && self.version == FormatVersion::V2
+    /// How sizes are estimated.
+    pub(crate) fn cost_basis(&self) -> CostBasis {
+        CostBasis {
+            effort: self.effort,
+            version: self.version,
+        }
+    }
+
+    /// How many bytes may be coded to try the codings of a new table of `raw_len` bytes in the whole; `None`: they are not
+    /// tried, since that takes longer than the time that less effort may take. A table whose streams have `stream_bytes`, more
+    /// than a quarter of the block, would take too much memory.
+    pub(crate) fn refinement(&self, raw_len: usize, stream_bytes: usize) -> Option<usize> {
+        const SMALL: usize = 8 << 10;
+        let may_refine = self.effort == Effort::Max && self.version == FormatVersion::V2;
+        match raw_len {
+            _ if !may_refine => None,
+            ..=SMALL => Some(usize::MAX),
+            _ if stream_bytes > raw_len / 4 => None,
+            _ => Some(8 * raw_len),
+        }
     }
 
     /// Whether LZMA may begin with the primer. Of many bytes it gains little.
@@ -224,6 +240,9 @@ pub(crate) fn encode_bytes(raw: &[u8], options: EncodeOptions, props: &[LzmaProp
     };
     for &lc in contexts {
         keep_smaller(&mut best, Some(literals(raw, lc)), raw, version);
+    }
+    if effort == Effort::Max && options.may_prime(raw.len()) {
+        keep_smaller(&mut best, primed::encode(raw), raw, version);
     }
     let start = raw.len().saturating_sub(SAMPLE) / 2;
     let sample = &raw[start..raw.len().min(start + SAMPLE)];

@@ -20,13 +20,13 @@ use self::{
     csv::RowLayout,
     order::ColumnMove,
     plan::{ColumnStats, PlanUse, SchemaPlan},
-    streams::{Placed, RawStream, StreamSource, WrittenStreams},
+    streams::{CodedCache, Placed, RawStream, StreamSource, WrittenStreams},
     values::ColumnValues,
 };
 use crate::{
     Codec, Damage, Effort, FormatVersion, StreamInfo, Transform,
     bytes::{FieldReader, put_varint},
-    entropy::EncodeOptions,
+    entropy::{EncodeOptions, cost::CostBasis},
 };
 
 /// A block as columns.
@@ -199,13 +199,19 @@ pub(crate) fn encode_table(
         raw_limit: streams::raw_limit(raw.len()),
     };
     let columns = encoder.encode_columns();
-    let refine = base.is_none() && options.is_refined(raw.len());
-    if base.is_none() && !refine {
+    let streams = columns.iter().flat_map(|column| &column.streams);
+    let stream_bytes = streams.map(|stream| stream.bytes.len()).sum();
+    let refinement = match base {
+        None => options.refinement(raw.len(), stream_bytes),
+        Some(_) => None,
+    };
+    if base.is_none() && refinement.is_none() {
         encoder.drop_values();
     }
     let mut attempt = encoder.write(columns)?;
-    if refine {
-        attempt = encoder.refined(attempt)?;
+    if let Some(work) = refinement {
+        let cache = CodedCache::new(raw.len() / 4);
+        attempt = encoder.refined(attempt, work, &cache)?;
     }
     let mut plan_use = attempt.plan_use(base.is_some());
     let mut drifted = Vec::new();
@@ -307,14 +313,14 @@ impl Attempt {
 
     /// The packed size of each column in bytes: its streams, and half of its plan. Of small streams an estimate counts, which
     /// does not depend on what they are coded with.
-    fn packed_columns(&self, effort: Effort) -> Vec<u64> {
+    fn packed_columns(&self, basis: CostBasis) -> Vec<u64> {
         let mut placed = self.written.placed.iter();
         self.columns
             .iter()
             .map(|column| {
                 let streams = column.streams.iter().zip(placed.by_ref());
                 let packed = streams.map(|(stream, placed)| match stream.is_small() {
-                    true => stream.cost(effort) as u64,
+                    true => stream.cost(basis) as u64,
                     false => placed.packed_bytes,
                 });
                 packed.sum::<u64>() + column.plan.len() as u64 / 2
@@ -365,43 +371,52 @@ impl TableEncoder<'_> {
         )
     }
 
-    /// In a small block, columns are coded together, and what one adds differs from its size alone: tries each coding of each
-    /// column in the whole.
-    fn refined(&self, attempt: Attempt) -> Option<Attempt> {
-        let (none, effort) = (Choices::default(), self.options.effort);
+    /// Small streams are coded together, and what a column adds differs from its size alone: tries each coding of each column
+    /// in the whole, the largest columns first, until `work` bytes were coded.
+    fn refined(&self, attempt: Attempt, work: usize, cache: &CodedCache) -> Option<Attempt> {
+        let (none, basis) = (Choices::default(), self.options.cost_basis());
         let choices = Choices::before(&attempt.written.choices, &none);
-        let mut columns = attempt.columns.clone();
-        let mut smallest = attempt.written.payload.len();
-        let packed = attempt.packed_columns(effort);
-        let mut order: Vec<usize> = (0..columns.len())
+        let packed = attempt.packed_columns(basis);
+        let mut order: Vec<usize> = (0..attempt.columns.len())
             .filter(|&number| packed[number] >= REFINED_COLUMN)
             .collect();
         order.sort_by_key(|&number| std::cmp::Reverse(packed[number]));
+        let mut best: Option<Attempt> = None;
         for number in order {
+            if cache.work() >= work {
+                break;
+            }
             let context = self.context(number, &none);
-            let cost = columns[number].cost(effort);
-            let plan = columns[number].plan.clone();
+            let column = &best.as_ref().unwrap_or(&attempt).columns[number];
+            let (cost, plan) = (column.cost(basis), column.plan.clone());
             let may_be_smaller = |coding: &EncodedColumn| {
-                coding.plan != plan && coding.cost(effort) <= cost + cost / 4 + REFINED_BYTES
+                coding.plan != plan && coding.cost(basis) <= cost + cost / 4 + REFINED_BYTES
             };
             let codings = column::in_each_coding(&self.table.columns[number], &context);
             for coding in codings.into_iter().filter(may_be_smaller) {
-                let mut others = columns.clone();
-                others[number] = coding;
-                if let Some(tried) = self.write_as(others, &choices)
-                    && tried.written.payload.len() < smallest
+                if cache.work() >= work {
+                    break;
+                }
+                let before = best.as_ref().unwrap_or(&attempt);
+                let mut columns = before.columns.clone();
+                columns[number] = coding;
+                if let Some(tried) = self.write_as(columns, &choices, Some(cache))
+                    && tried.written.payload.len() < before.written.payload.len()
                 {
-                    smallest = tried.written.payload.len();
-                    columns = tried.columns;
+                    best = Some(tried);
                 }
             }
         }
-        if smallest == attempt.written.payload.len() {
+        let Some(mut best) = best else {
             return Some(attempt);
+        };
+        // The streams are grouped by the choices for the first codings. Others may be smaller for these.
+        let again = self.write(best.columns.clone())?;
+        if again.written.payload.len() <= best.written.payload.len() {
+            return Some(again);
         }
-        let again = self.write(columns)?;
-        let smaller = again.written.payload.len() < attempt.written.payload.len();
-        Some(if smaller { again } else { attempt })
+        best.written.choices = [attempt.written.choices, best.written.choices].concat();
+        Some(best)
     }
 
     /// The plan without the codings of the columns.
@@ -431,10 +446,15 @@ impl TableEncoder<'_> {
 
     /// Codes the streams; `None` if they are too long.
     fn write(&self, columns: Vec<EncodedColumn>) -> Option<Attempt> {
-        self.write_as(columns, self.choices)
+        self.write_as(columns, self.choices, None)
     }
 
-    fn write_as(&self, mut columns: Vec<EncodedColumn>, choices: &Choices<'_>) -> Option<Attempt> {
+    fn write_as(
+        &self,
+        mut columns: Vec<EncodedColumn>,
+        choices: &Choices<'_>,
+        cache: Option<&CodedCache>,
+    ) -> Option<Attempt> {
         let mut plan = self.plan_head();
         let mut raw_streams: Vec<RawStream> = Vec::new();
         let counts: Vec<usize> = columns.iter().map(|column| column.streams.len()).collect();
@@ -448,7 +468,7 @@ impl TableEncoder<'_> {
                 .map(|stream| stream.bytes.len())
                 .sum::<usize>();
         let written = (size <= self.raw_limit)
-            .then(|| streams::write(&plan, &raw_streams, self.options, choices))?;
+            .then(|| streams::write(&plan, &raw_streams, self.options, choices, cache))?;
         let mut raw_streams = raw_streams.into_iter();
         for (column, count) in columns.iter_mut().zip(counts) {
             column.streams.extend(raw_streams.by_ref().take(count));
@@ -458,7 +478,7 @@ impl TableEncoder<'_> {
 
     /// The columns whose size differs from what the plan expects, if together they matter.
     fn drifted(&self, attempt: &Attempt, plan: &SchemaPlan) -> Vec<usize> {
-        let packed = attempt.packed_columns(self.options.effort);
+        let packed = attempt.packed_columns(self.options.cost_basis());
         // What a search may gain: the excess, or half of a column that has become much smaller, for
         // which another coding may be smaller still.
         let gain = |number: usize| {
@@ -488,8 +508,8 @@ impl TableEncoder<'_> {
             .par_iter()
             .map(|&number| (number, self.encode_column(number, &none)))
             .filter(|(number, column)| {
-                let effort = self.options.effort;
-                column.cost(effort) < attempt.columns[*number].cost(effort)
+                let basis = self.options.cost_basis();
+                column.cost(basis) < attempt.columns[*number].cost(basis)
             })
             .collect();
         if searched.is_empty() {
@@ -514,7 +534,7 @@ impl TableEncoder<'_> {
         base: Option<&SchemaPlan>,
         drifted: &[usize],
     ) -> Option<SchemaPlan> {
-        let packed = attempt.packed_columns(self.options.effort);
+        let packed = attempt.packed_columns(self.options.cost_basis());
         let changed = |number: &usize| {
             let key = &self.table.keys[*number];
             !attempt.columns[*number].choices.is_empty()

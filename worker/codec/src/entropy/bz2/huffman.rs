@@ -60,9 +60,10 @@ fn tables(symbols: &[u16], alphabet: usize, count: usize, rounds: usize) -> Tabl
     let mut selectors = Vec::new();
     for _ in 0..rounds {
         let prices = packed_prices(&lengths, alphabet);
+        let mut recent = RecentTables::default();
         selectors = symbols
             .chunks(GROUP_LEN)
-            .map(|group| cheapest(group, &prices, count))
+            .map(|group| cheapest(group, &prices, count, &mut recent))
             .collect();
         let mut counts = vec![[0u32; MAX_ALPHABET]; count];
         for (group, &table) in symbols.chunks(GROUP_LEN).zip(&selectors) {
@@ -128,13 +129,23 @@ fn packed_prices(lengths: &[Lengths], alphabet: usize) -> [u64; MAX_ALPHABET] {
     prices
 }
 
-fn cheapest(group: &[u16], prices: &[u64; MAX_ALPHABET], count: usize) -> u8 {
+/// The table that codes a group in the fewest bits, its selector included.
+fn cheapest(
+    group: &[u16],
+    prices: &[u64; MAX_ALPHABET],
+    count: usize,
+    recent: &mut RecentTables,
+) -> u8 {
     let sums: u64 = group
         .iter()
         .map(|&symbol| prices[usize::from(symbol)])
         .sum();
-    let sum = |table: &usize| sums >> (PRICE_BITS * table) & ((1 << PRICE_BITS) - 1);
-    (0..count).min_by_key(sum).unwrap_or(0) as u8
+    let bits = |position: &usize| {
+        let table = usize::from(recent.0[*position]);
+        (sums >> (PRICE_BITS * table) & ((1 << PRICE_BITS) - 1)) + *position as u64
+    };
+    let position = (0..count).min_by_key(bits).unwrap_or(0);
+    recent.take(position)
 }
 
 /// The code lengths of an optimal prefix code. Symbols that do not occur get long codes.
@@ -221,16 +232,30 @@ fn table_bits(lengths: &[u8]) -> u64 {
     5 + 2 * steps + lengths.len() as u64
 }
 
+/// The tables, the last one that was taken first: a selector is a place in this list.
+struct RecentTables([u8; MAX_TABLES]);
+
+impl Default for RecentTables {
+    fn default() -> Self {
+        Self(std::array::from_fn(|table| table as u8))
+    }
+}
+
+impl RecentTables {
+    /// The table at a place, which becomes the first one.
+    fn take(&mut self, position: usize) -> u8 {
+        self.0[..=position].rotate_right(1);
+        self.0[0]
+    }
+}
+
 /// The selectors as positions in a list of recent tables.
 pub(super) fn recent_positions(selectors: &[u8]) -> impl Iterator<Item = u8> + '_ {
-    let mut recent: [u8; MAX_TABLES] = std::array::from_fn(|table| table as u8);
+    let mut recent = RecentTables::default();
     selectors.iter().map(move |&table| {
-        let position = recent
-            .iter()
-            .position(|&other| other == table)
-            .unwrap_or_default();
-        recent.copy_within(..position, 1);
-        recent[0] = table;
+        let position = recent.0.iter().position(|&other| other == table);
+        let position = position.unwrap_or_default();
+        recent.take(position);
         position as u8
     })
 }

@@ -3,7 +3,9 @@
 
 use super::references::ColumnRefs;
 use crate::transform::choices::{Choice, ChoiceKey, Choices};
-use crate::{Damage, Effort, FormatVersion, transform::streams::RawStream};
+use crate::{
+    Damage, Effort, FormatVersion, entropy::cost::CostBasis, transform::streams::RawStream,
+};
 
 /// The codings of a column. The numbers are part of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,13 +102,9 @@ impl EncodedColumn {
     }
 
     /// The coded size in bytes.
-    pub(crate) fn cost(&self, effort: Effort) -> usize {
-        self.plan.len()
-            + self
-                .streams
-                .iter()
-                .map(|stream| stream.cost(effort))
-                .sum::<usize>()
+    pub(crate) fn cost(&self, basis: CostBasis) -> usize {
+        let streams = self.streams.iter().map(|stream| stream.cost(basis));
+        basis.of_plan(self.plan.len()) + streams.sum::<usize>()
     }
 }
 
@@ -157,6 +155,14 @@ impl<'a> EncodeContext<'a> {
             outer,
             key: self.key.child(position),
             choices: self.choices,
+        }
+    }
+
+    /// How sizes are estimated.
+    pub(crate) fn cost_basis(&self) -> CostBasis {
+        CostBasis {
+            effort: self.effort,
+            version: self.version,
         }
     }
 

@@ -136,7 +136,7 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Opti
         _ => {}
     }
     let (masked, whole) = (masked(&bytes), whole(bytes));
-    let smaller = masked.cost(context.effort) < whole.cost(context.effort);
+    let smaller = masked.cost(context.cost_basis()) < whole.cost(context.cost_basis());
     let mut column = if smaller { masked } else { whole };
     column
         .choices

@@ -176,7 +176,7 @@ fn tried(
             let column = encode_as(candidate, values, context)?;
             Some(TriedCandidate {
                 number,
-                cost: column.cost(context.effort),
+                cost: column.cost(context.cost_basis()),
                 column,
             })
         })

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::VecDeque};
 
 use super::{
     RawStream, SHARED_KINDS, StreamKind,
-    groups::{DecodedGroup, StreamGroup},
+    groups::{CodedCache, DecodedGroup, StreamGroup},
 };
 use crate::{
     Codec, Damage, Effort, FormatVersion,
@@ -22,20 +22,29 @@ const BZ2: u8 = 1;
 const FILL: u8 = 2;
 const LZMA: u8 = 3;
 /// More bytes of directory and shared groups are not tried together.
-const MAX_JOINT: usize = 32 << 10;
+fn max_joint(effort: Effort) -> usize {
+    match effort {
+        Effort::Fast | Effort::Balanced => 32 << 10,
+        Effort::Max => 128 << 10,
+    }
+}
+
+/// A directory of more bytes is tried with fewer settings of LZMA.
+const FEW_BYTES: usize = 32 << 10;
 
 /// Writes a payload, and returns the choice that was not made before.
 pub(super) fn write(
     plan: &[u8],
     streams: &[RawStream],
     groups: &[StreamGroup],
-    settings: DirectorySettings,
+    settings: DirectorySettings<'_>,
 ) -> WrittenPayload {
     let parts = Parts::of(streams, groups);
     let coders = Coders {
         options: settings.options,
         only: settings.form.map(|form| form.coder),
         few: settings.known_schema,
+        cache: settings.cache,
     };
     let separate = || parts.separate(plan, coders);
     let joint = |coders, content| {
@@ -46,7 +55,8 @@ pub(super) fn write(
         parts.shared_bytes(),
         streams.iter().map(|stream| stream.bytes.len()).sum(),
     ];
-    let [may_join, may_join_all] = sums.map(|bytes| plan.len() + bytes <= MAX_JOINT);
+    let most = max_joint(settings.options.effort);
+    let [may_join, may_join_all] = sums.map(|bytes| plan.len() + bytes <= most);
     match settings.form {
         Some(form) if form.joint => return joint(coders, form.content),
         Some(_) => return separate(),
@@ -78,20 +88,23 @@ fn keep_shorter(best: &mut WrittenPayload, other: WrittenPayload) {
 }
 
 /// How a directory is written.
-pub(super) struct DirectorySettings {
+pub(super) struct DirectorySettings<'a> {
     pub(super) options: EncodeOptions,
     /// The form that was chosen before.
     pub(super) form: Option<DirectoryForm>,
     /// The streams were coded by choices that were made before: without a form, as in a plan of version 1, few are tried.
     pub(super) known_schema: bool,
+    /// Counts what is coded.
+    pub(super) cache: Option<&'a CodedCache>,
 }
 
 /// The coders that are tried.
 #[derive(Clone, Copy)]
-struct Coders {
+struct Coders<'a> {
     options: EncodeOptions,
     only: Option<Coder>,
     few: bool,
+    cache: Option<&'a CodedCache>,
 }
 
 /// The form of a directory.
@@ -121,9 +134,9 @@ struct JointLayout<'a> {
 }
 
 /// The place of the form of a directory that has `bytes` with its shared groups: few bytes have another one than many.
-pub(super) fn form_place(bytes: usize) -> ChoiceKey {
+pub(super) fn form_place(bytes: usize, effort: Effort) -> ChoiceKey {
     let size = u64::from(bytes.max(1).ilog2() / 2);
-    FORM.child(2 * size + u64::from(bytes <= MAX_JOINT))
+    FORM.child(2 * size + u64::from(bytes <= max_joint(effort)))
 }
 
 /// The place of the forms of a directory.
@@ -192,7 +205,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The directory coded alone, then all groups.
-    fn separate(&self, plan: &[u8], coders: Coders) -> WrittenPayload {
+    fn separate(&self, plan: &[u8], coders: Coders<'_>) -> WrittenPayload {
         let mut directory = vec![self.mask()];
         for part in self.shared.iter().flatten() {
             put_group(&part.group.coded, part.raw_len, &mut directory);
@@ -269,7 +282,7 @@ impl JointLayout<'_> {
         &self,
         plan: &[u8],
         streams: &[RawStream],
-        coders: Coders,
+        coders: Coders<'_>,
         content: JointContent,
     ) -> WrittenPayload {
         let used = self.shared.iter().enumerate();
@@ -331,10 +344,13 @@ impl WrittenPayload {
     }
 }
 
-impl Coders {
+impl Coders<'_> {
     fn code(self, bytes: &[u8]) -> Coded {
         if let Some(coder) = self.only {
-            return entropy::encode_as(bytes, coder, self.options);
+            return match self.cache {
+                Some(cache) => cache.encode_once(bytes, coder, self.options),
+                None => entropy::encode_as(bytes, coder, self.options),
+            };
         }
         if self.few && self.options.may_prime(bytes.len()) {
             return entropy::encode_as(bytes, Coder::Primed, self.options);
@@ -350,7 +366,7 @@ impl Coders {
             };
         }
         let props = match bytes.len() {
-            ..=MAX_JOINT if self.options.effort != Effort::Fast => &LzmaProps::SMALL[..],
+            ..=FEW_BYTES if self.options.effort != Effort::Fast => &LzmaProps::SMALL[..],
             _ => &[LzmaProps::BYTES, LzmaProps::TEXT],
         };
         entropy::encode(bytes, self.options, props, Search::Preset)

@@ -1,6 +1,8 @@
 //! The grouping of streams: the streams of a group are coded together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
@@ -26,6 +28,56 @@ impl StreamGroup {
     /// Whether it is the group for streams of its kind.
     pub(super) fn is_shared(&self) -> bool {
         self.shared
+    }
+}
+
+/// Groups that were coded before, by their bytes: where one column gets another coding, most groups stay as they were.
+#[derive(Debug)]
+pub(in crate::transform) struct CodedCache {
+    groups: Mutex<HashMap<(blake3::Hash, [u8; 2]), Coded>>,
+    /// The most coded bytes that are kept.
+    limit: usize,
+    kept: AtomicUsize,
+    work: AtomicUsize,
+}
+
+impl CodedCache {
+    /// A cache that keeps at most `limit` bytes.
+    pub(in crate::transform) fn new(limit: usize) -> Self {
+        Self {
+            groups: Mutex::default(),
+            limit,
+            kept: AtomicUsize::new(0),
+            work: AtomicUsize::new(0),
+        }
+    }
+
+    /// The bytes that were coded because they were not here.
+    pub(in crate::transform) fn work(&self) -> usize {
+        self.work.load(Ordering::Relaxed)
+    }
+
+    fn encode_as(&self, bytes: &[u8], coder: Coder, options: EncodeOptions) -> Coded {
+        let key = (blake3::hash(bytes), coder.to_bytes());
+        if let Some(coded) = self.lock().get(&key) {
+            return coded.clone();
+        }
+        let coded = self.encode_once(bytes, coder, options);
+        let len = coded.bytes.len();
+        if self.kept.fetch_add(len, Ordering::Relaxed) + len <= self.limit {
+            self.lock().insert(key, coded.clone());
+        }
+        coded
+    }
+
+    /// As [`Self::encode_as`] for bytes that will not come again.
+    pub(super) fn encode_once(&self, bytes: &[u8], coder: Coder, options: EncodeOptions) -> Coded {
+        self.work.fetch_add(bytes.len(), Ordering::Relaxed);
+        entropy::encode_as(bytes, coder, options)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(blake3::Hash, [u8; 2]), Coded>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,8 +129,10 @@ pub(super) struct Grouping<'a> {
     pub(super) streams: &'a [RawStream],
     pub(super) options: EncodeOptions,
     pub(super) choices: &'a Choices<'a>,
-    /// Small streams whose coder was chosen before need no coding: the directory holds them.
+    /// Shared groups whose coder was chosen before need no coding: the directory holds them.
     pub(super) with_directory: bool,
+    /// What was coded before.
+    pub(super) cache: Option<&'a CodedCache>,
 }
 
 impl Grouping<'_> {
@@ -178,9 +232,7 @@ impl Grouping<'_> {
         };
         let shared = is_shared(place, kind);
         let coded = match members[..] {
-            _ if self.with_directory && coder.is_some() && place == Some(small_group(kind)) => {
-                Coded::stored(&[])
-            }
+            _ if self.with_directory && coder.is_some() && shared => Coded::stored(&[]),
             [member] => self.code_bytes(&self.streams[member].bytes, kind, coder),
             _ => self.code_bytes(&self.joined(&members), kind, coder),
         };
@@ -218,7 +270,10 @@ impl Grouping<'_> {
             return Coded::stored(bytes);
         }
         if let Some(coder) = coder {
-            return entropy::encode_as(bytes, coder, self.options);
+            return match self.cache {
+                Some(cache) => cache.encode_as(bytes, coder, self.options),
+                None => entropy::encode_as(bytes, coder, self.options),
+            };
         }
         if kind == StreamKind::Bytes {
             return entropy::encode_bytes(bytes, self.options, &kind.props(self.options.effort));

@@ -9,6 +9,7 @@ mod source;
 
 use std::sync::OnceLock;
 
+pub(super) use groups::CodedCache;
 pub(super) use source::{Extent, StreamSource, raw_limit};
 
 use self::{
@@ -21,7 +22,7 @@ use crate::{
     bytes::put_varint,
     entropy::{
         self, EncodeOptions, LzmaProps, Search,
-        cost::{entropy_bytes, literals_bytes, matches_bytes},
+        cost::{CostBasis, entropy_bytes, literals_bytes, matches_bytes},
     },
 };
 
@@ -124,25 +125,31 @@ impl RawStream {
     }
 
     /// The coded size of this stream alone, in bytes: measured at effort balanced and max, estimated
-    /// at fast. All calls for one stream pass the same effort.
-    pub(super) fn cost(&self, effort: Effort) -> usize {
-        *self.cost.get_or_init(|| self.measure(effort))
+    /// at fast. All calls for one stream pass the same basis.
+    pub(super) fn cost(&self, basis: CostBasis) -> usize {
+        *self.cost.get_or_init(|| self.measure(basis))
     }
 
-    fn measure(&self, effort: Effort) -> usize {
+    fn measure(&self, basis: CostBasis) -> usize {
         const HEADERS: usize = 3;
+        const SHARED_HEADERS: usize = 4;
         if self.kind == StreamKind::Packed {
             return self.bytes.len() + HEADERS;
         }
         if self.bytes.len() <= TINY {
             // It shares a group: only the bytes that it adds count.
-            return self.bytes.len().min(entropy_bytes(&self.bytes) + 4);
+            let entropy = entropy_bytes(&self.bytes);
+            let shared = match self.kind {
+                StreamKind::Text => basis.of_small_text(entropy),
+                _ => entropy,
+            };
+            return self.bytes.len().min(shared + SHARED_HEADERS);
         }
         if is_fill(&self.bytes) {
             return HEADERS;
         }
         HEADERS
-            + match (effort, self.kind) {
+            + match (basis.effort, self.kind) {
                 (_, StreamKind::Packed) => self.bytes.len(),
                 (_, StreamKind::Text) => self.bz2_bytes(),
                 (Effort::Fast | Effort::Balanced, StreamKind::Bytes) => {
@@ -191,18 +198,20 @@ pub(super) struct WrittenStreams {
 /// The place of the choice of the directory's coder.
 const DIRECTORY: ChoiceKey = ChoiceKey(3);
 
-/// Codes all streams.
+/// Codes all streams. What `cache` has is not coded again.
 pub(super) fn write(
     plan: &[u8],
     streams: &[RawStream],
     options: EncodeOptions,
     choices: &Choices<'_>,
+    cache: Option<&CodedCache>,
 ) -> WrittenStreams {
     let grouping = Grouping {
         streams,
         options,
         choices,
         with_directory: false,
+        cache,
     };
     let members = grouping.members();
     if options.version == FormatVersion::V2 {
@@ -263,7 +272,7 @@ fn write_compact(
         ..
     } = grouping;
     let size = plan.len() + grouping.shared_bytes(&members);
-    let form_place = compact::form_place(size);
+    let form_place = compact::form_place(size, options.effort);
     let known = grouping
         .is_known()
         .then(|| known_form(form_place, choices))
@@ -280,6 +289,7 @@ fn write_compact(
             options,
             form: known,
             known_schema: grouping.is_known(),
+            cache: grouping.cache,
         },
     );
     if known.is_none() {
@@ -413,6 +423,7 @@ mod tests {
                 &streams,
                 EncodeOptions::new(effort, FormatVersion::V1),
                 &Choices::default(),
+                None,
             );
             assert_eq!(placed.len(), streams.len());
             let mut source = StreamSource::read(&payload, 100_000).expect("reads");

@@ -116,7 +116,7 @@ fn search(numbers: &[i64], context: &EncodeContext<'_>, column: &mut EncodedColu
         for layout in layouts(&some, sign, effort) {
             let mut tried = EncodedColumn::default();
             layout.put(&some[start..end], &mut tried);
-            let cost = tried.cost(effort);
+            let cost = tried.cost(context.cost_basis());
             if best.as_ref().is_none_or(|(smallest, ..)| cost < *smallest) {
                 best = Some((cost, sign, layout));
             }
@@ -728,7 +728,7 @@ mod tests {
             );
             put(&numbers, &context, &mut column);
             let floor = 20_000.0 * (base as f64).log2() / 8.0;
-            let cost = column.cost(Effort::Balanced) as f64;
+            let cost = column.cost(context.cost_basis()) as f64;
             assert!(cost < floor * 1.012 + 20.0, "{base}: {cost} of {floor}");
         }
     }
