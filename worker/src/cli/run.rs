@@ -30,6 +30,9 @@ pub(super) fn failed(json: bool, failure: RunFailure) -> Result<ExitCode> {
     if json {
         print_json(&failure.summary)?;
     }
+    if let Some(state) = failure.summary.earlier_state {
+        output::say(state.notice());
+    }
     Err(failure.error)
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use tracing::{Span, field, info, info_span};
@@ -249,9 +249,20 @@ impl Announcer {
 
     /// Announces what the source holds in place of the announced file, unless the journal says that it is under way. An
     /// error where the source holds the announced content again: then that is to be taken. In place of several versions
-    /// that wait, or of one that is received again and again, it is one message within five minutes.
-    pub(crate) async fn announce_successor(&self, announced: &FileRef) -> Result<(), HandlerError> {
+    /// that wait, or of one that is received again and again, it is one message within five minutes. Where nothing newer
+    /// than the announced version was announced and it is too `early` for that, [`HandlerError::NotYet`].
+    pub(crate) async fn announce_successor(
+        &self,
+        announced: &FileRef,
+        early: Option<TooEarly>,
+    ) -> Result<(), HandlerError> {
         let entry = self.source_entry(&announced.name).await?;
+        if let Some(early) = early {
+            let newest = self.newest(&announced.name).await?;
+            if newest.is_none_or(|newest| newest.hash == announced.hash.as_str()) {
+                return Err(early.error(&announced.name));
+            }
+        }
         let announcing = async {
             let read = self.read(&entry).await?;
             if read.file.hash == announced.hash {
@@ -463,6 +474,33 @@ pub(crate) fn file_of(record: &SourceRecord) -> Option<FileRef> {
     })
 }
 
+/// An announcement after which the next one of the same name has to wait: a file that is being written would be announced, read
+/// and found to be another one without end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TooEarly {
+    /// Between two announcements of a name.
+    settle: Duration,
+    left: Duration,
+}
+
+impl TooEarly {
+    /// Of an announcement that was sent then; `None` where that was long enough ago.
+    pub(crate) fn after(sent_millis: u64, settle: Duration) -> Option<Self> {
+        let age = Duration::from_millis(runtime::now_millis().saturating_sub(sent_millis));
+        let left = settle.saturating_sub(age);
+        (!left.is_zero()).then_some(Self { settle, left })
+    }
+
+    fn error(self, name: &FileName) -> HandlerError {
+        let why = anyhow::anyhow!(
+            "{name} changed after it was announced; its present content is announced {} s after that at the earliest \
+             (source.settleSeconds)",
+            self.settle.as_secs()
+        );
+        HandlerError::NotYet(why, self.left)
+    }
+}
+
 /// The id of an announcement that follows from the file alone.
 pub(crate) fn announcement_of(file: &FileRef) -> String {
     format!("{:x}", file.modified_nanos)
@@ -564,7 +602,7 @@ mod tests {
                 location: "file:///data/in".into(),
                 ..FileRef::with_content("a.txt", content.as_bytes())
             };
-            let replaced = announcer.announce_successor(&announced).await;
+            let replaced = announcer.announce_successor(&announced, None).await;
             replaced.expect("announced");
         };
         std::fs::write(&path, "newest").expect("written");

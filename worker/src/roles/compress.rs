@@ -28,7 +28,7 @@ use crate::message::{
 use crate::report::log::ReportLog;
 use crate::report::{FileOutcome, ReportRow};
 use crate::roles::announce::{
-    self, Announcer, is_of_other_bucket, source_missing, trace_attributes,
+    self, Announcer, TooEarly, is_of_other_bucket, source_missing, trace_attributes,
 };
 use crate::roles::bundler::{self, BlockPacker, Bundler, Member, MemberReading};
 use crate::roles::copies::find_put_aside;
@@ -463,7 +463,12 @@ impl Compressor {
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
         let file = &announcement.file;
-        self.announcer.announce_successor(file).await?;
+        // In one order for all files, each waits for the one before.
+        let early = match self.announcer.strict {
+            true => None,
+            false => TooEarly::after(context.delivery.sent_millis, self.settle.0),
+        };
+        self.announcer.announce_successor(file, early).await?;
         let observed = announcement.observed.as_ref();
         replies::leave(&self.announcer, observed, SourceState::Superseded).await?;
         context.count_superseded();

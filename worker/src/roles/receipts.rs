@@ -354,7 +354,7 @@ async fn send_again(
             .await
             .map_err(HandlerError::Transient);
     }
-    match announcer.announce_successor(file).await {
+    match announcer.announce_successor(file, None).await {
         Ok(()) => {
             context.count_superseded();
             let id = file.id();

@@ -59,7 +59,7 @@ impl LeftOutFiles {
     }
 
     /// Adds a file; the log says each reason once.
-    fn add(&self, name: &str, reason: &str) {
+    pub(crate) fn add(&self, name: &str, reason: &str) {
         let before = self.0.lock().insert(name.to_owned(), reason.to_owned());
         if before.as_deref() != Some(reason) {
             warn!(file_name = name, reason, "Left out.");

@@ -241,7 +241,7 @@ pub(crate) async fn apply_on_compressed(
             info!("The source file changed after it was packed; it stays where it is.");
             // Each time it must hold still first; renamed files need not, and one that grows would be packed without end.
             if on_compressed == OnCompressed::Delete
-                && let Err(error) = announcer.announce_successor(file).await
+                && let Err(error) = announcer.announce_successor(file, None).await
             {
                 debug!(?error, "Its present content was not announced.");
             }
@@ -355,7 +355,7 @@ pub(crate) async fn apply_on_restored(
         }
         Ok(ExactOutcome::Changed) => {
             info!("The source file changed after it was announced; it stays where it is.");
-            if let Err(error) = announcer.announce_successor(file).await {
+            if let Err(error) = announcer.announce_successor(file, None).await {
                 debug!(?error, "Its present content was not announced.");
             }
             Ok(())

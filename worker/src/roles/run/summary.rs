@@ -104,9 +104,10 @@ impl From<anyhow::Error> for RunFailure {
 impl RunSummary {
     /// Every file was restored.
     pub(crate) fn is_success(&self) -> bool {
-        let is_lost = self.earlier_state == Some(EarlierState::Lost);
         let is_done = !self.interrupted && !self.messages_waiting;
-        self.files_failed == 0 && self.files_left_out == 0 && is_done && !is_lost
+        // What the stream alone has is at neither end.
+        let is_known = self.earlier_state.is_none();
+        self.files_failed == 0 && self.files_left_out == 0 && is_done && is_known
     }
 
     /// How many per cent of the bytes were saved; nothing where nothing was packed.

@@ -1,11 +1,12 @@
 //! Watches a run to its end.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use streampress_crds::api::pipeline::{OnCompressed, OnRestored};
 use streampress_transport::{COUNTED_LATE, DeadLetterReason, EmptyQueues, Failure};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -36,6 +37,13 @@ const SHORTEST_RETENTION: Duration = Duration::from_secs(24 * 3600);
 const CHECKED_AFTER: Duration = Duration::from_secs(10);
 /// After so long without progress it is said how many files are left, and again after twice the time.
 const SAID_AFTER: Duration = Duration::from_secs(60);
+/// Files that are left because they are written all the time are looked for this often, and are given up after so long and so many
+/// versions.
+const WRITTEN_CHECK: Duration = Duration::from_secs(2);
+const WRITTEN_PATIENCE: Duration = Duration::from_secs(60);
+const WRITTEN_VERSIONS: usize = 3;
+/// Why such a file is left out.
+const WRITTEN: &str = "another program writes it all the time; run again once that has ended";
 /// Why a file failed that no message is about any more.
 const NO_MESSAGE: &str = "no message of this file is left, and its source is not in this folder; run with the folder that it was announced from";
 
@@ -57,6 +65,31 @@ pub(super) struct Watch<'a> {
     deferral_was_said: bool,
     retention: RetentionWatch,
     stall: Stall,
+    written: WrittenFiles,
+}
+
+/// The files that are left, each with the versions that were seen of it.
+#[derive(Debug, Default)]
+struct WrittenFiles {
+    checked_at: Option<Instant>,
+    seen: HashMap<String, (Instant, HashSet<String>)>,
+}
+
+impl WrittenFiles {
+    /// Takes note of the files that are left. Whether each of them has been written anew all the time.
+    fn observe(&mut self, open: &[OpenFile], now: Instant) -> bool {
+        self.seen
+            .retain(|name, _| open.iter().any(|file| file.name == *name));
+        for file in open {
+            let first = || (now, HashSet::new());
+            let (_, versions) = self.seen.entry(file.name.clone()).or_insert_with(first);
+            versions.insert(file.file_id.clone());
+        }
+        let is_written = |(since, versions): &(Instant, HashSet<String>)| {
+            now - *since >= WRITTEN_PATIENCE && versions.len() >= WRITTEN_VERSIONS
+        };
+        !open.is_empty() && self.seen.values().all(is_written)
+    }
 }
 
 /// Since when there was no progress, and whether the database was looked at since.
@@ -114,6 +147,7 @@ impl<'a> Watch<'a> {
                 is_checked: false,
                 said_after: SAID_AFTER,
             },
+            written: WrittenFiles::default(),
         }
     }
 
@@ -174,7 +208,27 @@ impl<'a> Watch<'a> {
         }
         self.done_since = None;
         self.conclude_idle(progress).await?;
-        Ok(false)
+        self.leaves_out_written().await
+    }
+
+    /// Whether only files are left that are written all the time. A run ends without them: the next one goes on with the
+    /// messages that wait.
+    async fn leaves_out_written(&mut self) -> Result<bool> {
+        let checked_at = self.written.checked_at;
+        if checked_at.is_some_and(|at| at.elapsed() < WRITTEN_CHECK) {
+            return Ok(false);
+        }
+        let now = Instant::now();
+        self.written.checked_at = Some(now);
+        let mut open = self.run.journal().open_files().await?;
+        open.retain(|file| file.failure.is_none());
+        let are_written = self.written.observe(&open, now);
+        if are_written {
+            for file in &open {
+                self.run.scanner.left_out.add(&file.name, WRITTEN);
+            }
+        }
+        Ok(are_written)
     }
 
     fn notice_discarded(&self, result: &ScanResult) {
@@ -188,13 +242,20 @@ impl<'a> Watch<'a> {
     }
 
     fn report_waiting(&mut self) {
-        let settle = self.run.resolved.source.settle_seconds;
+        let source = &self.run.resolved.source;
+        let settle = source.settle_seconds;
         if !self.deferral_was_said && self.run.context.meter.was_retried(RetryCause::NotYet) {
             self.deferral_was_said = true;
-            self.observer.notice(&format!(
-                "files wait that changed a short time ago: {}",
-                SettleTime::new(&self.run.resolved.source).requirement()
-            ));
+            let deletes = source.on_restored == OnRestored::Delete
+                || source.on_compressed == OnCompressed::Delete;
+            let rule = match deletes {
+                true => SettleTime::new(source).requirement(),
+                false => format!(
+                    "one that is changed after it was announced is announced anew after {settle} s (source.settleSeconds)"
+                ),
+            };
+            self.observer
+                .notice(&format!("files wait that changed a short time ago: {rule}"));
         }
         let waiting = self.run.scanner.waiting.load(Relaxed);
         if waiting > 0 && !self.waiting_was_said {

@@ -1,6 +1,8 @@
 //! The writer thread: all calls that are queued when it wakes share one transaction, are committed once, and only then
 //! answered. While a receiver waits it also looks for what other processes changed.
 
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -22,6 +24,8 @@ const SESSION_CHECK: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(1);
 /// On a full disk it is given back no more often than this.
 const SPACE_RETRY: Duration = Duration::from_secs(1);
+/// Between two checks that the database still has its name.
+const NAME_CHECK: Duration = Duration::from_secs(1);
 /// Between two removals of old entries while there is work.
 const REMOVAL: Duration = Duration::from_secs(60);
 
@@ -37,6 +41,7 @@ pub(super) struct Writer {
     last_removal: Option<Instant>,
     data_version: i64,
     synced: Option<bool>,
+    name: DatabaseName,
     /// Whether the write-ahead log may hold something.
     has_log: bool,
     emptied_at: Option<Instant>,
@@ -45,6 +50,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(conn: Connection, path: PathBuf, shared: &Arc<Shared>, hooks: Hooks) -> Self {
         Self {
+            name: DatabaseName::of(&path),
             conn,
             path,
             shared: Arc::clone(shared),
@@ -177,6 +183,17 @@ impl Writer {
     /// Runs tasks until none is left or the database rolled the whole transaction back, then answers those that ran.
     fn transact_some(&mut self, tasks: &mut std::vec::IntoIter<Box<dyn StoreTask>>) {
         let mut ran = Vec::with_capacity(tasks.len());
+        if self.name.is_taken(&self.path) {
+            let why = format!(
+                "{} was removed or replaced while this process used it: put the same file back, or start the process again, \
+                 which goes on with what is there",
+                self.path.display()
+            );
+            for task in tasks {
+                task.answer(Err(&why), &self.path);
+            }
+            return;
+        }
         let outcome = self.run_all(tasks, &mut ran);
         let (commit, woken) = match outcome {
             Ok(woken) => (Ok(()), woken),
@@ -272,6 +289,50 @@ impl Writer {
     fn execute(&self, sql: &str) -> rusqlite::Result<()> {
         self.conn.prepare_cached(sql)?.execute([]).map(drop)
     }
+}
+
+/// Whether the open database is still the file of its name: what is written into a file without a name is lost, and other
+/// processes use the one that has the name.
+struct DatabaseName {
+    opened: Option<FileIdentity>,
+    is_taken: bool,
+    checked: Instant,
+}
+
+/// Device and inode.
+type FileIdentity = (u64, u64);
+
+impl DatabaseName {
+    /// Of a database that was just opened.
+    fn of(path: &Path) -> Self {
+        Self {
+            opened: identity(path).ok(),
+            is_taken: false,
+            checked: Instant::now(),
+        }
+    }
+
+    /// Whether another file has the name, or none; as of a moment ago. A folder that was moved away as a whole, or whose disk is
+    /// not mounted, has its own report.
+    fn is_taken(&mut self, path: &Path) -> bool {
+        if self.checked.elapsed() >= NAME_CHECK {
+            self.checked = Instant::now();
+            let found = identity(path);
+            self.is_taken = match (self.opened, found) {
+                (Some(opened), Ok(found)) => opened != found,
+                (Some(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    path.parent().is_some_and(Path::is_dir)
+                }
+                _ => false,
+            };
+        }
+        self.is_taken
+    }
+}
+
+fn identity(path: &Path) -> io::Result<FileIdentity> {
+    let file = std::fs::metadata(path)?;
+    Ok((file.dev(), file.ino()))
 }
 
 /// Makes available what ended processes held.
