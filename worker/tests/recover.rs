@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
 use streampress_transport::contract_tests::eventually_blocking;
 use support::{WorkFolder, text};
 
@@ -372,7 +373,7 @@ fn a_version_after_an_earlier_state_of_the_database_was_put_back_is_newer_than_a
         }
         let output = folder.run(&role("run"));
         let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "{said}");
+        assert_eq!(output.status.success(), recovers_first, "{said}");
         let notice = said.matches("put back to an earlier state").count();
         // Once while it runs, once beside the summary.
         assert_eq!(notice, if recovers_first { 0 } else { 2 }, "{said}");
@@ -384,11 +385,11 @@ fn a_version_after_an_earlier_state_of_the_database_was_put_back_is_newer_than_a
         let said = text(&first.stderr).contains("put back to an earlier state");
         assert_eq!(said, !recovers_first, "{}", text(&first.stderr));
         submit("version 4");
-        let summary = folder.run_summary(&[]);
-        assert_eq!(
-            summary["databasePutBack"], !recovers_first,
-            "until recover ran, although messages were sent since"
-        );
+        match recovers_first {
+            true => assert_eq!(folder.run_summary(&[])["databasePutBack"], false),
+            // Until recover ran, although messages were sent since.
+            false => run_put_back(&folder),
+        }
         let there = || folder.files("data/out")["a.txt"].clone();
         assert_eq!(text(&there()), "version 4", "{recovers_first}");
         recover_well();
@@ -401,6 +402,16 @@ fn a_version_after_an_earlier_state_of_the_database_was_put_back_is_newer_than_a
         folder.run_summary(&[]);
         assert_eq!(text(&there()), "version 4", "{recovers_first}");
     }
+}
+
+/// A `run` that restores what it can, says that the database was put back, and exits with 1: what the stream alone has is at
+/// neither end.
+fn run_put_back(folder: &WorkFolder) {
+    let output = folder.run(&[&role("run")[..], &["--json"]].concat());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
+    assert_eq!(summary["databasePutBack"], true, "{said}");
 }
 
 #[test]
@@ -426,6 +437,12 @@ fn a_run_beside_the_stream_of_a_lost_database_says_so_until_its_files_are_recove
     assert_eq!(summary["databasePutBack"], false);
     let restored = folder.files("data/out");
     assert_eq!(text(&restored["a.txt"]), "only in the stream");
+    // Where no source is left, nothing is looked for elsewhere.
+    lose_database(&folder);
+    let output = folder.run(&role("run"));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("is lost"), "{said}");
     // A source that is still there is announced again: nothing is lost with the database then.
     lose_database(&folder);
     folder.write("data/in/a.txt", "only in the stream");
@@ -455,16 +472,14 @@ fn what_was_restored_before_an_earlier_state_was_put_back_is_not_taken_for_a_fil
         if !sends_at_once {
             // What is sent hides that the database was put back.
             folder.write("data/in/other.txt", "other");
-            let output = folder.run(&["run", "pipeline.yaml", "--data", "data"]);
-            assert!(output.status.success(), "{}", text(&output.stderr));
+            run_put_back(&folder);
             folder.write("data/out/b.txt", "theirs");
             folder.write("data/in/b.txt", "ours");
-            let output = folder.run(&["run", "pipeline.yaml", "--data", "data"]);
-            assert!(output.status.success(), "{}", text(&output.stderr));
+            run_put_back(&folder);
             assert_eq!(text(&there()), "version 3 is longer");
         }
         submit("version 4");
-        folder.run_summary(&[]);
+        run_put_back(&folder);
         assert_eq!(text(&there()), "version 4");
         let displaced = folder.files("data/out/.streampress/displaced");
         let theirs: &[&[u8]] = match sends_at_once {
@@ -493,7 +508,7 @@ fn later_versions_are_not_called_changed_by_others_after_an_earlier_state_was_pu
     folder.run_well(&run);
     copy_database(&folder.path("backup"), &folder.path("data"));
     folder.write("data/in/b.txt", "sent since");
-    folder.run_well(&run);
+    run_put_back(&folder);
     let output = folder.run(&run);
     let said = text(&output.stderr);
     assert!(

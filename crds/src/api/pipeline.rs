@@ -256,7 +256,7 @@ pub struct SourceSpec {
     /// Seconds between two scans for new and changed files. 0: no scan, only submitted and generated files are announced.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     pub scan_seconds: i32,
-    /// Seconds that a file must hold still before a scan announces it, and before it is deleted; the latter not with writersRename nor in a bucket. Default: 10, or 60 where packed or restored files are renamed or deleted.
+    /// Seconds that a file must hold still before a scan announces it, and before it is deleted; the latter not with writersRename nor in a bucket. A file that others keep writing is announced anew no sooner. Default: 10, or 60 where packed or restored files are renamed or deleted.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 0, max = 86_400)))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settle_seconds: Option<i32>,

@@ -3,7 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{
-    io::{self, Read},
+    io::{self, Cursor, Read},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -253,6 +253,51 @@ fn bytes_that_follow_a_file_are_named_and_its_blocks_are_kept() {
                 "{:?}",
                 summary.damaged
             );
+        }
+    }
+}
+
+#[test]
+fn a_second_packed_file_behind_the_first_is_named_with_its_place() {
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        let (packed, _) = pack_as(version, &rows(3000), options(Effort::Fast, 8 << 10, 2));
+        let error = unpack(&[&packed[..], &packed].concat()).map(drop);
+        let said = error.expect_err("two files").to_string();
+        let place = format!("at byte {}: another packed file", packed.len());
+        assert!(said.contains(&place), "{said}");
+    }
+}
+
+#[test]
+fn a_damaged_file_header_is_listed_where_reading_goes_on() {
+    let raw = rows(3000);
+    let (mut packed, _) = pack(&raw, options(Effort::Fast, 8 << 10, 2));
+    packed[9] ^= 1;
+    let mut back = Vec::new();
+    let limits = Limits::default();
+    let summary = hybrid::unpack_keep_going(&packed[..], &mut back, &limits, 2, &RUN);
+    let damaged = summary.expect("continues").damaged;
+    assert!(back == raw);
+    assert_eq!(damaged.len(), 1, "{damaged:?}");
+    assert!(damaged[0].starts_with("at byte 0"), "{damaged:?}");
+}
+
+#[test]
+fn a_file_that_was_cut_or_grew_says_so_where_one_block_is_wanted() {
+    let raw = rows(40_000);
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        let (packed, _) = pack_as(version, &raw, options(Effort::Fast, 8 << 10, 2));
+        let half = &packed[..packed.len() / 2];
+        let longer = [&packed[..], b"\n"].concat();
+        for (bytes, says) in [(half, "was cut short"), (&longer[..], "bytes follow")] {
+            let error = Blocks::open(Cursor::new(bytes), &Limits::default());
+            match error.map(drop).expect_err("not a whole file") {
+                CodecError::Damaged { offset, reason, .. } => {
+                    assert!(offset <= bytes.len() as u64, "{version:?} {offset}");
+                    assert!(reason.contains(says), "{version:?} {reason}");
+                }
+                error => panic!("{error}"),
+            }
         }
     }
 }

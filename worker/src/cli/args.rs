@@ -116,7 +116,8 @@ pub(crate) struct RunArgs {
     /// Files to generate, instead of generator.files
     #[arg(long, value_name = "N", conflicts_with = "input", allow_negative_numbers = true, value_parser = whole::<u64>(1, u64::MAX))]
     pub(crate) files: Option<u64>,
-    /// Take the files of this folder (json, csv, txt, log) instead of generating; they are only read
+    /// Take the files of this folder instead of generating, of the kinds in source.formats (unless given: json, csv, txt and
+    /// log); they are only read
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) input: Option<PathBuf>,
     /// Use the pipeline's queues and stream on AWS; slots and journal stay in the data folder

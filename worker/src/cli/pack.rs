@@ -1,6 +1,6 @@
 //! `streampress pack`: one file into the hybrid or the seed format.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -27,6 +27,11 @@ pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
     if args.format == CodecFormat::Seed && (args.plan.is_some() || args.explain) {
         bail!(
             "--plan and --explain are of the hybrid format: leave them out, or leave out --format seed"
+        );
+    }
+    if output_is_terminal(args.output.as_deref(), &args.input) {
+        bail!(
+            "packed bytes are not written to a terminal: name a file with -o, or redirect the output"
         );
     }
     let options = PackOptions {
@@ -57,6 +62,11 @@ pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
         ),
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether packed bytes would go to a terminal.
+fn output_is_terminal(output: Option<&Path>, input: &Path) -> bool {
+    output::is_stream(output.unwrap_or(input)) && std::io::stdout().is_terminal()
 }
 
 /// Threads that pack blocks of one file.

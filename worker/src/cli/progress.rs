@@ -256,6 +256,7 @@ fn files_line(summary: &RunSummary) -> String {
         files_superseded,
         files_left_out,
         files_waiting,
+        files_not_taken,
         files_gone,
         files_altered,
         sources,
@@ -285,6 +286,9 @@ fn files_line(summary: &RunSummary) -> String {
             line,
             ", {files_waiting} not announced yet (changed a short time ago)"
         );
+    }
+    if *files_not_taken > 0 {
+        let _ = write!(line, ", {files_not_taken} of other kinds not taken");
     }
     if *sources > 1 {
         let _ = write!(line, "; of the {sources} sources of this data folder");

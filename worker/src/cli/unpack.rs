@@ -151,7 +151,13 @@ fn unpack_block(options: &UnpackOptions, number: u32, output: PathBuf) -> Result
         bail!("a single block needs a file: standard input cannot be read from its end");
     }
     let file = File::open(&options.input).context("opening the file")?;
-    let mut blocks = Blocks::open(file, &options.limits)?;
+    let opened = Blocks::open(file, &options.limits);
+    let mut blocks = opened.map_err(|error| match error {
+        CodecError::Damaged { .. } => anyhow::Error::new(error).context(
+            "its blocks cannot be found; without --block, --keep-going unpacks all that are whole",
+        ),
+        error => error.into(),
+    })?;
     let raw = blocks.read(number)?;
     let packed_bytes = blocks
         .end()

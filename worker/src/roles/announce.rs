@@ -484,11 +484,14 @@ pub(crate) struct TooEarly {
 }
 
 impl TooEarly {
-    /// Of an announcement that was sent then; `None` where that was long enough ago.
+    /// Of an announcement that was sent then; `None` where that was long enough ago, or lies so far ahead that a clock was put
+    /// back.
     pub(crate) fn after(sent_millis: u64, settle: Duration) -> Option<Self> {
-        let age = Duration::from_millis(runtime::now_millis().saturating_sub(sent_millis));
+        let now = runtime::now_millis();
+        let [age, ahead] = [(now, sent_millis), (sent_millis, now)]
+            .map(|(later, earlier)| Duration::from_millis(later.saturating_sub(earlier)));
         let left = settle.saturating_sub(age);
-        (!left.is_zero()).then_some(Self { settle, left })
+        (!left.is_zero() && ahead <= settle).then_some(Self { settle, left })
     }
 
     fn error(self, name: &FileName) -> HandlerError {
@@ -622,6 +625,33 @@ mod tests {
         std::fs::write(&path, "another").expect("written");
         replace("newest").await;
         assert_eq!(waiting().await, 3);
+    }
+
+    #[tokio::test]
+    async fn what_changes_a_moment_after_its_announcement_is_announced_anew_later() {
+        let root = tempfile::tempdir().expect("a folder");
+        let announcer = announcer(root.path(), AnnouncementFormat::Native);
+        std::fs::write(root.path().join("in/a.txt"), "now").expect("written");
+        let announced = FileRef {
+            location: "file:///data/in".into(),
+            ..FileRef::with_content("a.txt", b"before")
+        };
+        let settle = Duration::from_secs(60);
+        let millis_ago = |millis: u64| runtime::now_millis().saturating_sub(millis);
+        let outcome =
+            announcer.announce_successor(&announced, TooEarly::after(millis_ago(0), settle));
+        match outcome.await {
+            Err(HandlerError::NotYet(why, left)) => {
+                assert!(why.to_string().starts_with("a.txt changed"), "{why}");
+                assert!(left <= settle, "{left:?}");
+            }
+            outcome => panic!("{outcome:?}"),
+        }
+        assert!(TooEarly::after(millis_ago(60_000), settle).is_none());
+        assert!(TooEarly::after(runtime::now_millis() + 100_000, settle).is_none());
+        assert!(TooEarly::after(millis_ago(0), Duration::ZERO).is_none());
+        let waiting = announcer.files_queue.depth().await.expect("known").total();
+        assert_eq!(waiting, 0);
     }
 
     #[tokio::test]

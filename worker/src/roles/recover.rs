@@ -117,6 +117,11 @@ impl RecoveryReport {
 impl Recovery {
     /// Reads the whole stream and sends the manifests of its files.
     pub async fn run(&self) -> Result<RecoveryReport> {
+        if let Some(destination) = self.destination.clone().filter(|_| self.with_gone) {
+            // Where all of it is away, that is said once.
+            let looked = blocking(move || destination.sample(1)).await;
+            looked.context("looking which restored files are gone")?;
+        }
         let mut found = FoundPackings::default();
         let mut pages = self.stream.scan();
         while let Some(page) = pages.try_next().await.context("reading the stream")? {

@@ -26,8 +26,8 @@ const RENAMED_SUFFIX: &str = "_delete";
 const RENAMED_NAMES: u32 = 1000;
 
 /// Why a source is not renamed.
-const NO_FREE_NAME: &str =
-    "Every name for a renamed source file is taken, or its name is too long for the suffix";
+const NO_FREE_NAME: &str = "The source file stays where it is: every name that it could be renamed to is taken, or its own is too long for the \
+     suffix _delete; rename or remove it by hand";
 
 /// Why a file that has the name of a renamed source is not taken, with the remedy.
 pub(crate) const LIKE_RENAMED: &str = "has the name of a source that was renamed after it was packed: if you made this file, give it another name; \
@@ -247,7 +247,7 @@ pub(crate) async fn apply_on_compressed(
             }
         }
         Ok(ExactOutcome::NameTaken) => {
-            warn!("{NO_FREE_NAME}; the packed file stays where it is.");
+            warn!("{NO_FREE_NAME}.");
         }
         Err(error) => {
             warn!(%error, "Could not rename or delete a packed source file; it stays where it is.");
@@ -361,7 +361,7 @@ pub(crate) async fn apply_on_restored(
             Ok(())
         }
         Ok(ExactOutcome::NameTaken) => {
-            warn!("{NO_FREE_NAME}; the restored file stays where it is.");
+            warn!("{NO_FREE_NAME}.");
             Ok(())
         }
         Err(error) if is_no_plain_file(&error) => leave(&error),

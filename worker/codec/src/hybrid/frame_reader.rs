@@ -100,6 +100,8 @@ pub struct FrameReader<R> {
     pub(super) seen: Vec<(u32, u32)>,
     pub(super) end: Option<EndFrame>,
     pub(super) read_time: Duration,
+    /// What is wrong with the file header, where reading went on all the same.
+    pub(super) header_damage: Option<DamagedFrame>,
     version: FormatVersion,
     /// The block size that the packer used, in bytes; `None` in version 2, which does not keep it.
     pub block_size: Option<u32>,
@@ -122,6 +124,7 @@ impl<R: Read> FrameReader<R> {
             seen: Vec::new(),
             end: None,
             read_time: Duration::ZERO,
+            header_damage: None,
             version: FormatVersion::V1,
             block_size: None,
         };
@@ -149,7 +152,13 @@ impl<R: Read> FrameReader<R> {
         }
         match frame::parse_file_header(&header) {
             Ok(block_size) => self.block_size = Some(block_size),
-            Err(CodecError::Damaged { .. }) if self.keep_going => {}
+            Err(CodecError::Damaged { offset, reason, .. }) if self.keep_going => {
+                self.header_damage = Some(DamagedFrame {
+                    offset,
+                    block: None,
+                    reason,
+                });
+            }
             Err(error) => return Err(error),
         }
         Ok(())
@@ -252,9 +261,15 @@ impl<R: Read> FrameReader<R> {
     }
 
     fn check_nothing_follows(&mut self) -> Result<(), CodecError> {
-        match self.has_more()? {
-            true => Err(damaged(self.offset, "bytes follow the end frame")),
-            false => Ok(()),
+        let offset = self.offset;
+        let mut next = [0; frame::FILE_MAGIC.len()];
+        match self.fill(&mut next)? {
+            0 => Ok(()),
+            _ if next == frame::FILE_MAGIC => Err(damaged(
+                offset,
+                "another packed file begins here: split them at this byte, and unpack each alone",
+            )),
+            _ => Err(damaged(offset, "bytes follow the end frame")),
         }
     }
 

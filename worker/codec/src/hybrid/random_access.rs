@@ -105,6 +105,12 @@ impl<R: Read + Seek> Blocks<R> {
     fn read_headers(&mut self, file_len: u64) -> Result<(), CodecError> {
         let mut offset = compact_frame::FILE_HEADER_BYTES as u64;
         loop {
+            if offset >= file_len {
+                return Err(damaged(
+                    file_len,
+                    "the file ends without its end frame: it was cut short",
+                ));
+            }
             let (frame, header_end) = self.compact_frame_at(offset)?;
             let next = match frame {
                 CompactFrame::Block(header, _) => {
@@ -127,8 +133,14 @@ impl<R: Read + Seek> Blocks<R> {
                     return Err(damaged(offset, "the end frame lists other blocks"));
                 }
             };
-            if next != file_len {
-                return Err(damaged(offset, "the last frame does not end the file"));
+            if next > file_len {
+                return Err(damaged(
+                    file_len,
+                    "the file ends inside its last block: it was cut short",
+                ));
+            }
+            if next < file_len {
+                return Err(damaged(next, "bytes follow the last frame"));
             }
             return Ok(());
         }
@@ -270,7 +282,7 @@ fn read_end<R: Read + Seek>(reader: &mut R, file_len: u64) -> Result<EndFrame, C
     let missing = || {
         damaged(
             file_len,
-            "the file ends without its end frame: it was cut short",
+            "the file does not end with its end frame: it was cut short, or other bytes follow",
         )
     };
     let tail_start = file_len

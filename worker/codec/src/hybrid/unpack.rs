@@ -112,6 +112,9 @@ impl<R: Read> Unpacking<R> {
         summary.read_time = self.frames.read_time;
         summary.blocks = self.frames.seen.len() as u32;
         self.check_end(&mut summary)?;
+        if let Some(damage) = &self.frames.header_damage {
+            summary.damaged.insert(0, damage.to_string());
+        }
         summary.wall_time = started.elapsed();
         Ok(summary)
     }

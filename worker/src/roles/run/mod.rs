@@ -11,7 +11,7 @@ mod watch;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
@@ -102,6 +102,8 @@ struct Run {
     spared: tokio::sync::watch::Sender<Option<HashSet<String>>>,
     /// Whether messages about files that are done waited in vain.
     messages_wait: AtomicBool,
+    /// Files at the source of kinds that are not taken.
+    not_taken: AtomicU64,
     database_put_back: bool,
     is_aws: bool,
 }
@@ -154,6 +156,7 @@ impl Run {
             taken_away: Mutex::default(),
             spared: tokio::sync::watch::Sender::new(None),
             messages_wait: AtomicBool::new(false),
+            not_taken: AtomicU64::new(0),
             database_put_back,
             is_aws: options.aws,
         })

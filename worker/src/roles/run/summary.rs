@@ -43,6 +43,8 @@ pub(crate) struct RunSummary {
     pub(crate) files_left_out: u64,
     /// Files at the source that were not announced, because they had not held still for `source.settleSeconds`.
     pub(crate) files_waiting: u64,
+    /// Files at the source of kinds that `source.formats` does not name.
+    pub(crate) files_not_taken: u64,
     /// Files that were restored once and are now at neither the destination nor the source, or whose source is not this
     /// run's.
     pub(crate) files_gone: u64,
@@ -191,6 +193,7 @@ impl Run {
             files_superseded: progress.superseded,
             files_left_out: left_out.count,
             files_waiting: waiting,
+            files_not_taken: self.not_taken.load(Relaxed),
             files_gone: gone,
             files_altered: altered,
             earlier_state,

@@ -170,6 +170,9 @@ impl<'a> Watch<'a> {
                         all_announced = true;
                         let result = result?;
                         self.notice_discarded(&result);
+                        self.run
+                            .not_taken
+                            .store(result.not_taken.len() as u64, Relaxed);
                         notice_not_taken(&result, self.observer);
                     }
                     // A source sends nothing only when it was stopped.
@@ -191,8 +194,9 @@ impl<'a> Watch<'a> {
         }
         // Not before it is known what is gone: that is not restored any more.
         if let Some(gone) = self.run.gone.get() {
+            let missing = gone.len() + self.run.altered.lock().len();
             let shown = JournalProgress {
-                restored: progress.restored.saturating_sub(gone.len() as u64),
+                restored: progress.restored.saturating_sub(missing as u64),
                 ..progress
             };
             self.observer.progress(shown, self.total);
@@ -452,4 +456,33 @@ fn notice_not_taken(result: &ScanResult, observer: &dyn RunObserver) {
     observer.notice(&format!(
         "{count} file(s) of other kinds were not taken, for example {first}; source.formats says which kinds are taken"
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_without_files_once_no_others_are_left_and_each_was_written_anew_for_a_minute() {
+        let file = |name: &str, version: u32| OpenFile {
+            file_id: format!("{name}-{version}"),
+            name: name.to_owned(),
+            failure: None,
+        };
+        let mut written = WrittenFiles::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for version in 1..=6 {
+            let open = [file("log", version), file("large", 1)];
+            let seconds = 15 * u64::from(version);
+            assert!(!written.observe(&open, at(seconds)), "{version}");
+        }
+        assert!(written.observe(&[file("log", 7)], at(105)));
+        assert!(!written.observe(&[file("log", 7), file("other", 1)], at(107)));
+        assert!(!written.observe(&[], at(109)));
+        for (version, seconds) in [(8, 110), (9, 120), (10, 130), (11, 169)] {
+            assert!(!written.observe(&[file("log", version)], at(seconds)));
+        }
+        assert!(written.observe(&[file("log", 12)], at(170)));
+    }
 }

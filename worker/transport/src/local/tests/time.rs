@@ -347,6 +347,26 @@ async fn a_stream_whose_folder_is_missing_is_an_outage_and_goes_on_once_it_is_ba
 }
 
 #[tokio::test]
+async fn a_database_that_was_removed_or_replaced_is_not_written_until_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = Local::open(dir.path(), LocalOptions::default()).unwrap();
+    let queue = local.files_queue();
+    let send = async |id: &str| queue.send(vec![message("g", id)]).await;
+    send("before").await.unwrap();
+    let (path, away) = (
+        dir.path().join("streampress.db"),
+        dir.path().join("away.db"),
+    );
+    let is_refused = async || matches!(send("lost").await, Err(TransportError::Unavailable { .. }));
+    fs::rename(&path, &away).unwrap();
+    eventually("a removed database is refused", is_refused).await;
+    fs::copy(&away, &path).unwrap();
+    eventually("another one of its name is refused", is_refused).await;
+    fs::rename(&away, &path).unwrap();
+    eventually("it is used again", async || send("after").await.is_ok()).await;
+}
+
+#[tokio::test]
 async fn a_folder_whose_stream_was_moved_away_is_not_opened_while_messages_need_it() {
     let dir = tempfile::tempdir().unwrap();
     let (folder, away) = (dir.path().join("stream"), dir.path().join("away"));
