@@ -241,10 +241,6 @@ fn contenders(set: &FileSet) -> Result<Vec<BenchCodec>> {
     let mut all = Vec::new();
     for effort in Effort::ALL {
         for version in [FormatVersion::V1, FormatVersion::V2] {
-            // Efforts differ alike in both versions.
-            if version == FormatVersion::V2 && effort != Effort::Balanced {
-                continue;
-            }
             let suffix = match version {
                 FormatVersion::V1 => "",
                 FormatVersion::V2 => ", version 2",

@@ -8,7 +8,7 @@ use super::{
     symbols::{Symbols, shorten_runs, symbols},
 };
 use crate::{
-    Codec,
+    Codec, Effort,
     entropy::{Coded, Coder},
 };
 
@@ -20,6 +20,7 @@ const UNUSED_BYTES: usize = 19;
 const ESTIMATED: Refinement = Refinement {
     rounds: 3,
     spread: 0,
+    counts_selectors: false,
 };
 /// Refinement of a stream: more numbers of tables for few symbols, where tables are a large share.
 fn refinement(symbols: usize) -> Refinement {
@@ -27,14 +28,17 @@ fn refinement(symbols: usize) -> Refinement {
         0..4000 => Refinement {
             rounds: 6,
             spread: 2,
+            counts_selectors: true,
         },
         4000..20_000 => Refinement {
             rounds: 5,
             spread: 1,
+            counts_selectors: true,
         },
         _ => Refinement {
             rounds: 4,
             spread: 0,
+            counts_selectors: true,
         },
     }
 }
@@ -97,8 +101,8 @@ fn ends_in_magic(stream: &[u8], padding: usize) -> bool {
     magic == END_MAGIC && tail & ((1 << padding) - 1) == 0
 }
 
-/// The size of [`bz2`] in bytes, estimated with fewer refinements of the tables.
-pub(crate) fn bz2_bytes(raw: &[u8]) -> usize {
+/// The size of [`bz2`] in bytes: at effort max exactly, with less effort estimated with fewer refinements of the tables.
+pub(crate) fn bz2_bytes(raw: &[u8], effort: Effort) -> usize {
     const STREAM_BITS: u64 = 32 + 80;
     const BLOCK_BITS: u64 = 48 + 32 + 1 + 24 + 3 + 15;
     let level = raw.len().div_ceil(LEVEL_BYTES).clamp(1, 9);
@@ -114,7 +118,11 @@ pub(crate) fn bz2_bytes(raw: &[u8]) -> usize {
         };
         let symbols = symbols(&sorted.last_bytes);
         bits += BLOCK_BITS + u64::from(used_bits(&symbols.used));
-        bits += best_tables(&symbols.list, symbols.alphabet, ESTIMATED).bits;
+        let refinement = match effort {
+            Effort::Fast | Effort::Balanced => ESTIMATED,
+            Effort::Max => refinement(symbols.list.len()),
+        };
+        bits += best_tables(&symbols.list, symbols.alphabet, refinement).bits;
     }
     bits.div_ceil(8) as usize
 }

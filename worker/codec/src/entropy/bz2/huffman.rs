@@ -27,6 +27,8 @@ pub(super) struct Refinement {
     pub(super) rounds: usize,
     /// Further numbers of tables to try on each side of the usual number.
     pub(super) spread: usize,
+    /// Whether the size of a selector counts where the table of a group is chosen.
+    pub(super) counts_selectors: bool,
 }
 
 /// The smallest tables found for `symbols`.
@@ -34,9 +36,9 @@ pub(super) fn best_tables(symbols: &[u16], alphabet: usize, refinement: Refineme
     let usual = usual_tables(symbols.len());
     let from = usual.saturating_sub(refinement.spread).max(2);
     let to = (usual + refinement.spread).min(MAX_TABLES);
-    let mut best = tables(symbols, alphabet, usual, refinement.rounds);
+    let mut best = tables(symbols, alphabet, usual, refinement);
     for count in (from..=to).filter(|&count| count != usual) {
-        let other = tables(symbols, alphabet, count, refinement.rounds);
+        let other = tables(symbols, alphabet, count, refinement);
         if other.bits < best.bits {
             best = other;
         }
@@ -55,15 +57,16 @@ fn usual_tables(symbols: usize) -> usize {
     }
 }
 
-fn tables(symbols: &[u16], alphabet: usize, count: usize, rounds: usize) -> Tables {
+fn tables(symbols: &[u16], alphabet: usize, count: usize, refinement: Refinement) -> Tables {
+    let selector_bits = u64::from(refinement.counts_selectors);
     let mut lengths = first_lengths(symbols, alphabet, count);
     let mut selectors = Vec::new();
-    for _ in 0..rounds {
+    for _ in 0..refinement.rounds {
         let prices = packed_prices(&lengths, alphabet);
         let mut recent = RecentTables::default();
         selectors = symbols
             .chunks(GROUP_LEN)
-            .map(|group| cheapest(group, &prices, count, &mut recent))
+            .map(|group| cheapest(group, &prices, &mut recent.0[..count], selector_bits))
             .collect();
         let mut counts = vec![[0u32; MAX_ALPHABET]; count];
         for (group, &table) in symbols.chunks(GROUP_LEN).zip(&selectors) {
@@ -129,23 +132,24 @@ fn packed_prices(lengths: &[Lengths], alphabet: usize) -> [u64; MAX_ALPHABET] {
     prices
 }
 
-/// The table that codes a group in the fewest bits, its selector included.
+/// The table that codes a group in the fewest bits, with so many bits for each place of its selector. It becomes the first one of
+/// `recent`.
 fn cheapest(
     group: &[u16],
     prices: &[u64; MAX_ALPHABET],
-    count: usize,
-    recent: &mut RecentTables,
+    recent: &mut [u8],
+    selector_bits: u64,
 ) -> u8 {
     let sums: u64 = group
         .iter()
         .map(|&symbol| prices[usize::from(symbol)])
         .sum();
-    let bits = |position: &usize| {
-        let table = usize::from(recent.0[*position]);
-        (sums >> (PRICE_BITS * table) & ((1 << PRICE_BITS) - 1)) + *position as u64
+    let bits = |&(position, &table): &(usize, &u8)| {
+        let coded = sums >> (PRICE_BITS * usize::from(table)) & ((1 << PRICE_BITS) - 1);
+        (coded + position as u64 * selector_bits, table)
     };
-    let position = (0..count).min_by_key(bits).unwrap_or(0);
-    recent.take(position)
+    let best = recent.iter().enumerate().min_by_key(bits);
+    take_first(recent, best.map_or(0, |(position, _)| position))
 }
 
 /// The code lengths of an optimal prefix code. Symbols that do not occur get long codes.
@@ -241,12 +245,10 @@ impl Default for RecentTables {
     }
 }
 
-impl RecentTables {
-    /// The table at a place, which becomes the first one.
-    fn take(&mut self, position: usize) -> u8 {
-        self.0[..=position].rotate_right(1);
-        self.0[0]
-    }
+/// The table at a place of a list of recent ones, which becomes the first.
+fn take_first(recent: &mut [u8], position: usize) -> u8 {
+    recent[..=position].rotate_right(1);
+    recent[0]
 }
 
 /// The selectors as positions in a list of recent tables.
@@ -255,7 +257,7 @@ pub(super) fn recent_positions(selectors: &[u8]) -> impl Iterator<Item = u8> + '
     selectors.iter().map(move |&table| {
         let position = recent.0.iter().position(|&other| other == table);
         let position = position.unwrap_or_default();
-        recent.take(position);
+        take_first(&mut recent.0, position);
         position as u8
     })
 }

@@ -151,20 +151,20 @@ impl RawStream {
         HEADERS
             + match (basis.effort, self.kind) {
                 (_, StreamKind::Packed) => self.bytes.len(),
-                (_, StreamKind::Text) => self.bz2_bytes(),
+                (_, StreamKind::Text) => self.bz2_bytes(basis.effort),
                 (Effort::Fast | Effort::Balanced, StreamKind::Bytes) => {
                     literals_bytes(&self.bytes).min(matches_bytes(&self.bytes))
                 }
                 // BZ2 finds repeated numbers, such as points on a shared border.
                 (Effort::Fast | Effort::Balanced, StreamKind::Rows(_))
-                | (Effort::Max, StreamKind::Bytes | StreamKind::Rows(_)) => {
-                    self.bz2_bytes().min(literals_bytes(&self.bytes))
-                }
+                | (Effort::Max, StreamKind::Bytes | StreamKind::Rows(_)) => self
+                    .bz2_bytes(basis.effort)
+                    .min(literals_bytes(&self.bytes)),
             }
     }
 
-    fn bz2_bytes(&self) -> usize {
-        entropy::bz2_bytes(&self.bytes).min(self.bytes.len())
+    fn bz2_bytes(&self, effort: Effort) -> usize {
+        entropy::bz2_bytes(&self.bytes, effort).min(self.bytes.len())
     }
 }
 
