@@ -1,5 +1,5 @@
 //! What a pod template must not have: whatever gives a pod power over its node, as in the level `restricted` of the Pod
-//! Security Standards. The operator makes the pod, so that its own rights must not become those of a pipeline's author.
+//! Security Standards, or over where it and others run. The operator makes the pod, so that its own rights must not become those of a pipeline's author.
 
 use serde_json::Value;
 
@@ -47,6 +47,8 @@ const CALLS: [&str; 5] = [
 ];
 /// The capability that a container may add.
 const ALLOWED_CAPABILITY: &str = "NET_BIND_SERVICE";
+/// How the priority classes of a cluster's own components begin.
+const SYSTEM_CLASSES: &str = "system-";
 const REMOVE: &str = "remove it, since pods of a pipeline get no power over their node";
 
 /// Reports every field that is not allowed, by its path: path, value, rule and remedy.
@@ -65,6 +67,19 @@ pub(super) fn check(
     let (spec, path) = (&template["spec"], join(path, "spec"));
     for name in HOST_NAMESPACES {
         refuse_true(&spec[name], &join(&path, name), report);
+    }
+    let (node, class) = (&spec["nodeName"], &spec["priorityClassName"]);
+    if node.as_str().is_some_and(|name| !name.is_empty()) {
+        let help = "use nodeSelector or affinity: a pod that names its node passes by the scheduler and the node's taints";
+        report(&join(&path, "nodeName"), node, "must not be given", help);
+    }
+    if class
+        .as_str()
+        .is_some_and(|name| name.starts_with(SYSTEM_CLASSES))
+    {
+        let rule = "must not be a class of the cluster's own components";
+        let help = "name another PriorityClass: pods of this one evict the others of a node";
+        report(&join(&path, "priorityClassName"), class, rule, help);
     }
     for (volume, path) in items(spec, &path, "volumes") {
         let fields = volume.as_object().into_iter().flatten();
@@ -206,6 +221,7 @@ mod tests {
         let annotation = "container.apparmor.security.beta.kubernetes.io/worker";
         let template = json!({"metadata": {"annotations": {annotation: "unconfined"}}, "spec": {
             "hostNetwork": true, "hostPID": true, "hostIPC": true,
+            "nodeName": "control-plane", "priorityClassName": "system-node-critical",
             "volumes": [
                 {"name": "a", "emptyDir": {}}, {"name": "b", "hostPath": {"path": "/"}},
                 {"name": "c", "nfs": {"server": "s", "path": "/"}},
@@ -237,6 +253,8 @@ mod tests {
             "initContainers[0].securityContext.capabilities.add[1] must be NET_BIND_SERVICE",
             "initContainers[0].securityContext.procMount must be Default",
             "initContainers[0].securityContext.windowsOptions.hostProcess must not be true",
+            "nodeName must not be given",
+            "priorityClassName must not be a class of the cluster's own components",
             "securityContext.runAsNonRoot must not be false",
             "securityContext.runAsUser must not be 0",
             "securityContext.seccompProfile.type must not be Unconfined",
@@ -254,7 +272,7 @@ mod tests {
     #[test]
     fn a_template_without_such_power_is_taken() {
         let template = json!({"metadata": {"labels": {"team": "a"}}, "spec": {
-            "hostNetwork": false, "hostUsers": false,
+            "hostNetwork": false, "hostUsers": false, "nodeName": null, "priorityClassName": "mine",
             "volumes": [{"name": "a", "persistentVolumeClaim": {"claimName": "a"}}, {"name": "b", "hostPath": null}],
             "securityContext": {"runAsUser": 1000, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{"name": "proxy", "ports": [{"containerPort": 80, "hostPort": 0}], "securityContext": {

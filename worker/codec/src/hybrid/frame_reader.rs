@@ -263,7 +263,9 @@ impl<R: Read> FrameReader<R> {
     fn check_nothing_follows(&mut self) -> Result<(), CodecError> {
         let offset = self.offset;
         let mut next = [0; frame::FILE_MAGIC.len()];
-        match self.fill(&mut next)? {
+        let got = self.fill(&mut next)?;
+        self.unread(&next[..got]);
+        match got {
             0 => Ok(()),
             _ if next == frame::FILE_MAGIC => Err(damaged(
                 offset,

@@ -210,8 +210,7 @@ pub(crate) fn encode_table(
     }
     let mut attempt = encoder.write(columns)?;
     if let Some(work) = refinement {
-        let cache = CodedCache::new(raw.len() / 4);
-        attempt = encoder.refined(attempt, work, &cache)?;
+        attempt = encoder.refined(attempt, work, CodedCache::new(raw.len() / 4))?;
     }
     let mut plan_use = attempt.plan_use(base.is_some());
     let mut drifted = Vec::new();
@@ -373,7 +372,7 @@ impl TableEncoder<'_> {
 
     /// Small streams are coded together, and what a column adds differs from its size alone: tries each coding of each column
     /// in the whole, the largest columns first, until `work` bytes were coded.
-    fn refined(&self, attempt: Attempt, work: usize, cache: &CodedCache) -> Option<Attempt> {
+    fn refined(&self, attempt: Attempt, work: usize, mut cache: CodedCache) -> Option<Attempt> {
         let (none, basis) = (Choices::default(), self.options.cost_basis());
         let choices = Choices::before(&attempt.written.choices, &none);
         let packed = attempt.packed_columns(basis);
@@ -400,7 +399,9 @@ impl TableEncoder<'_> {
                 let before = best.as_ref().unwrap_or(&attempt);
                 let mut columns = before.columns.clone();
                 columns[number] = coding;
-                if let Some(tried) = self.write_as(columns, &choices, Some(cache))
+                let tried = self.write_as(columns, &choices, Some(&cache));
+                cache.keep_new();
+                if let Some(tried) = tried
                     && tried.written.payload.len() < before.written.payload.len()
                 {
                     best = Some(tried);

@@ -42,6 +42,8 @@ const SAID_AFTER: Duration = Duration::from_secs(60);
 const WRITTEN_CHECK: Duration = Duration::from_secs(2);
 const WRITTEN_PATIENCE: Duration = Duration::from_secs(60);
 const WRITTEN_VERSIONS: usize = 3;
+/// More files than this are not all written all the time.
+const WRITTEN_MOST: u64 = 100;
 /// Why such a file is left out.
 const WRITTEN: &str = "another program writes it all the time; run again once that has ended";
 /// Why a file failed that no message is about any more.
@@ -212,7 +214,10 @@ impl<'a> Watch<'a> {
         }
         self.done_since = None;
         self.conclude_idle(progress).await?;
-        self.leaves_out_written().await
+        match progress.unfinished() <= WRITTEN_MOST {
+            true => self.leaves_out_written().await,
+            false => Ok(false),
+        }
     }
 
     /// Whether only files are left that are written all the time. A run ends without them: the next one goes on with the

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -34,50 +34,63 @@ impl StreamGroup {
 /// Groups that were coded before, by their bytes: where one column gets another coding, most groups stay as they were.
 #[derive(Debug)]
 pub(in crate::transform) struct CodedCache {
-    groups: Mutex<HashMap<(blake3::Hash, [u8; 2]), Coded>>,
-    /// The most coded bytes that are kept.
+    groups: HashMap<GroupKey, Coded>,
+    /// What was coded since: other threads would find it sooner or later, and what is packed must not depend on that.
+    new: Mutex<BTreeMap<GroupKey, (usize, Coded)>>,
+    /// The bytes that are kept, and the most.
+    kept: usize,
     limit: usize,
-    kept: AtomicUsize,
     work: AtomicUsize,
 }
+
+/// The hash of a group's bytes, and its coder.
+type GroupKey = ([u8; 32], [u8; 2]);
 
 impl CodedCache {
     /// A cache that keeps at most `limit` bytes.
     pub(in crate::transform) fn new(limit: usize) -> Self {
         Self {
-            groups: Mutex::default(),
+            groups: HashMap::new(),
+            new: Mutex::default(),
+            kept: 0,
             limit,
-            kept: AtomicUsize::new(0),
             work: AtomicUsize::new(0),
         }
     }
 
-    /// The bytes that were coded because they were not here.
+    /// The bytes that were coded because they were not here, up to the last [`Self::keep_new`].
     pub(in crate::transform) fn work(&self) -> usize {
         self.work.load(Ordering::Relaxed)
     }
 
+    /// Keeps what was coded, from now on.
+    pub(in crate::transform) fn keep_new(&mut self) {
+        let new = self.new.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (key, (raw_len, coded)) in std::mem::take(new) {
+            *self.work.get_mut() += raw_len;
+            let kept = self.kept + coded.bytes.len();
+            if kept <= self.limit {
+                self.kept = kept;
+                self.groups.insert(key, coded);
+            }
+        }
+    }
+
     fn encode_as(&self, bytes: &[u8], coder: Coder, options: EncodeOptions) -> Coded {
-        let key = (blake3::hash(bytes), coder.to_bytes());
-        if let Some(coded) = self.lock().get(&key) {
+        let key = (*blake3::hash(bytes).as_bytes(), coder.to_bytes());
+        if let Some(coded) = self.groups.get(&key) {
             return coded.clone();
         }
-        let coded = self.encode_once(bytes, coder, options);
-        let len = coded.bytes.len();
-        if self.kept.fetch_add(len, Ordering::Relaxed) + len <= self.limit {
-            self.lock().insert(key, coded.clone());
-        }
+        let coded = entropy::encode_as(bytes, coder, options);
+        let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+        new.insert(key, (bytes.len(), coded.clone()));
         coded
     }
 
-    /// As [`Self::encode_as`] for bytes that will not come again.
+    /// Codes bytes that will not come again.
     pub(super) fn encode_once(&self, bytes: &[u8], coder: Coder, options: EncodeOptions) -> Coded {
         self.work.fetch_add(bytes.len(), Ordering::Relaxed);
         entropy::encode_as(bytes, coder, options)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<(blake3::Hash, [u8; 2]), Coded>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
