@@ -41,7 +41,7 @@ pub(super) fn command(args: UnpackArgs) -> Result<ExitCode> {
         None => outcome?,
     };
     for damage in &outcome.damaged {
-        output::error(&format!("{damage}; left out"));
+        output::error(&format!("{damage}; what is damaged is left out"));
     }
     output::result(
         &outcome.output,

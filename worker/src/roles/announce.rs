@@ -496,8 +496,7 @@ impl TooEarly {
 
     fn error(self, name: &FileName) -> HandlerError {
         let why = anyhow::anyhow!(
-            "{name} changed after it was announced; its present content is announced {} s after that at the earliest \
-             (source.settleSeconds)",
+            "{name} changed after it was announced; its present content is announced {} s after that at the earliest",
             self.settle.as_secs()
         );
         HandlerError::NotYet(why, self.left)

@@ -45,7 +45,7 @@ use crate::telemetry::trace;
 use streampress_codec::{FormatVersion, hybrid};
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored};
 use streampress_transport::{
-    ChunkStream, Delivery, Failure, FileName, Outgoing, Position, Queue, TransportResult,
+    ChunkStream, Delivery, Failure, FileEntry, FileName, Outgoing, Position, Queue, TransportResult,
 };
 
 /// Between two writes of the receipts that were taken meanwhile: far less than a queue must be empty to count as lost.
@@ -85,6 +85,9 @@ pub struct Compressor {
     /// The report that names files which were not packed, where one is wanted and can be written here.
     pub report: Option<Arc<ReportLog>>,
 }
+
+/// With `ordering: Strict`, a file that changed is announced anew this long after its announcement at the earliest.
+const STRICT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Fails where the file was announced from another bucket or prefix than this compressor reads.
 fn ensure_announced_from(location: &str, file: &FileRef) -> Result<(), HandlerError> {
@@ -437,9 +440,12 @@ impl Compressor {
         let file = &announcement.file;
         let entry = self.announcer.source_entry(&file.name).await;
         let observed = announcement.observed.as_ref();
+        // In one order for all files, one that grows goes behind the others: they would wait for as long as it does.
+        let gives_way = |entry: &FileEntry| self.announcer.strict && entry.size != file.bytes;
         if self.on_compressed == OnCompressed::Delete
             && !is_generated(file, observed)
             && let Ok(entry) = &entry
+            && !gives_way(entry)
         {
             let sent_millis = context.delivery.sent_millis;
             self.settle.ensure_settled(entry, observed, sent_millis)?;
@@ -463,11 +469,12 @@ impl Compressor {
         context: MessageContext<'_>,
     ) -> Result<(), HandlerError> {
         let file = &announcement.file;
-        // In one order for all files, each waits for the one before.
-        let early = match self.announcer.strict {
-            true => None,
-            false => TooEarly::after(context.delivery.sent_millis, self.settle.0),
+        // In one order for all files, the others wait for as long.
+        let settle = match self.announcer.strict {
+            true => self.settle.0.min(STRICT_PAUSE),
+            false => self.settle.0,
         };
+        let early = TooEarly::after(context.delivery.sent_millis, settle);
         self.announcer.announce_successor(file, early).await?;
         let observed = announcement.observed.as_ref();
         replies::leave(&self.announcer, observed, SourceState::Superseded).await?;

@@ -90,6 +90,19 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_bzip2_makes_longer_before_it_sorts_them_have_a_short_form() {
+        let version = FormatVersion::V2;
+        for len in [90_000, 180_000, MAX_BZ2_BYTES] {
+            let raw: Vec<u8> = (0..len).map(|at| (at / 4 % 251) as u8).collect();
+            let options = EncodeOptions::new(Effort::Balanced, version);
+            let coded = encode_as(&raw, Coder::Bz2, options);
+            let back = decode(coded.codec, coded.params, &coded.bytes, len, version);
+            assert!(back.as_deref() == Ok(&raw[..]), "{len}");
+            assert_eq!(coded.codec, crate::Codec::Bz2);
+        }
+    }
+
+    #[test]
     fn a_short_form_without_its_last_byte_is_damage() {
         let raw = b"some text some text some more text".repeat(30);
         for coder in [Coder::Bz2, Coder::Literals(0)] {

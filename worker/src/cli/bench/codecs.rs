@@ -15,7 +15,7 @@ use streampress_codec::{hybrid, legacy};
 pub(super) const REFERENCE: &str = "xz -9e";
 
 /// From bytes to bytes.
-type Transformation = Box<dyn Fn(&[u8]) -> Result<Vec<u8>>>;
+type Transformation = Box<dyn Fn(&[u8]) -> Result<Vec<u8>> + Send + Sync>;
 
 /// One way to pack.
 pub(super) struct BenchCodec {
@@ -221,8 +221,8 @@ fn filters(preset: u32) -> Result<xz2::stream::Filters> {
 
 fn simple(
     name: &str,
-    pack: impl Fn(&[u8]) -> Result<Vec<u8>> + 'static,
-    unpack: impl Fn(&[u8]) -> Result<Vec<u8>> + 'static,
+    pack: impl Fn(&[u8]) -> Result<Vec<u8>> + Send + Sync + 'static,
+    unpack: impl Fn(&[u8]) -> Result<Vec<u8>> + Send + Sync + 'static,
 ) -> BenchCodec {
     BenchCodec {
         name: name.to_owned(),

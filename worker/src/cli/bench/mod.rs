@@ -73,7 +73,7 @@ struct CodecTotal {
 /// Prints a table for every file, and one over all of them.
 fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
     if options.files.is_empty() {
-        return workload::bench(&options.codecs, out);
+        return workload::bench(&options.codecs, options.threads, out);
     }
     let mut totals: Vec<CodecTotal> = Vec::new();
     let mut unread = 0;

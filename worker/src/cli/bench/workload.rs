@@ -1,8 +1,12 @@
-//! The workload of a pipeline: many files of one schema, of three sizes, on one thread. A file is *known* if a file of
-//! its schema was packed before. Speeds are raw bytes per second of processor time, so that other programs on the machine
-//! hardly change them; sizes are in relation to `xz -9e` of the same file. The tables are Markdown.
+//! The workload of a pipeline: many files of one schema, of three sizes, and a few large ones, on one thread; and files side by
+//! side on all. A file is *known* if a file of its schema was packed before. Speeds of one thread are raw bytes per second of
+//! processor time, so that other programs on the machine hardly change them; sizes are in relation to `xz -9e` of the same file.
+//! The tables are Markdown.
 
 use std::io::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Error, Result, ensure};
 use streampress_codec::FormatVersion;
@@ -26,6 +30,8 @@ const FORMATS: [FileFormat; 4] = [
     FileFormat::Csv,
     FileFormat::Txt,
 ];
+/// Bytes of a large file. There is one of each format, each of another schema.
+const LARGE: (u64, &str) = (8 << 20, "8 MiB");
 /// A measurement is repeated until it has taken this long: the system counts in hundredths of a second.
 const LEAST_SECONDS: f64 = 0.1;
 
@@ -49,17 +55,21 @@ struct WorkloadRow {
 }
 
 /// Prints a table for each size of files.
-pub(super) fn bench(codecs: &[String], out: &mut dyn Write) -> Result<()> {
+pub(super) fn bench(codecs: &[String], threads: usize, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "# Benchmarks of the workload")?;
     writeln!(
         out,
-        "`streampress bench` {} on files of its example schemas (JSON, lines of JSON, CSV, text), one thread. *Known*: a file of the\nschema was packed before. Sizes count every header and are in relation to `{REFERENCE}` of the same file: the geometric mean\nand the worst. Speeds are raw MB per second of processor time; every result was unpacked and compared.",
+        "`streampress bench` {} on files of its example schemas (JSON, lines of JSON, CSV, text), on one thread but for the last but one table. *Known*: a file of the\nschema was packed before. Sizes count every header and are in relation to `{REFERENCE}` of the same file: the geometric mean\nand the worst. Speeds are raw MB per second of processor time; every result was unpacked and compared.",
         env!("CARGO_PKG_VERSION")
     )?;
     for (bytes, name, files) in SIZES {
         let sets = sets(bytes, files)?;
         table(name, &sets, codecs, out)?;
     }
+    let (bytes, name) = LARGE;
+    table(name, &one_of_each_format(sets(bytes, 1)?), codecs, out)?;
+    let (bytes, name, _) = SIZES[0];
+    side_by_side(name, &sets(bytes, 1)?, (codecs, threads), out)?;
     let is_ours = |name: &String| name.starts_with("hybrid");
     match codecs.is_empty() || codecs.iter().any(is_ours) {
         true => bundles(&BUNDLES, out),
@@ -179,6 +189,84 @@ fn sets(file_bytes: u64, files: u64) -> Result<Vec<FileSet>> {
         }
     }
     Ok(sets)
+}
+
+/// Of sets by schema and format, one of each format, each of another schema.
+fn one_of_each_format(sets: Vec<FileSet>) -> Vec<FileSet> {
+    sets.into_iter().step_by(FORMATS.len() + 1).collect()
+}
+
+/// Prints how fast files are packed and unpacked side by side, each on one thread.
+fn side_by_side(
+    size: &str,
+    sets: &[FileSet],
+    (only, threads): (&[String], usize),
+    out: &mut dyn Write,
+) -> Result<()> {
+    let all: Vec<_> = sets.iter().map(contenders).collect::<Result<_>>()?;
+    let raw: Vec<_> = sets.iter().flat_map(|set| &set.files).collect();
+    writeln!(
+        out,
+        "\n## Files of {size} side by side: {threads} threads\nRaw MB per second of time, of all threads together.\n| codec | pack MB/s | unpack MB/s |\n|---|---:|---:|"
+    )?;
+    let names = all.first().into_iter().flatten().map(|codec| &codec.name);
+    for (number, name) in names.enumerate().filter(|(_, name)| wanted(name, only)) {
+        let pack = |set: usize| (all[set][number].pack)(&raw[set].1);
+        let (packed, pack_seconds) = in_parallel(threads, sets.len(), pack)?;
+        let unpack = |set: usize| (all[set][number].unpack)(&packed[set]);
+        let (restored, unpack_seconds) = in_parallel(threads, sets.len(), unpack)?;
+        let is_restored = restored.iter().zip(&raw).all(|(it, (_, raw))| it == raw);
+        ensure!(is_restored, "{name} did not restore a file");
+        let bytes: usize = restored.iter().map(Vec::len).sum();
+        let speed = |seconds: f64| bytes as f64 / 1e6 / seconds.max(1e-9);
+        writeln!(
+            out,
+            "| {name} | {:.1} | {:.1} |",
+            speed(pack_seconds),
+            speed(unpack_seconds)
+        )?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// The results of `work` on the numbers below `jobs`, and the seconds that they took.
+fn in_parallel(
+    threads: usize,
+    jobs: usize,
+    work: impl Fn(usize) -> Result<Vec<u8>> + Sync,
+) -> Result<(Vec<Vec<u8>>, f64)> {
+    let started = Instant::now();
+    let mut rounds = 0.0;
+    loop {
+        let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let job = next.fetch_add(1, Ordering::Relaxed);
+                        if job >= jobs {
+                            return;
+                        }
+                        let result = work(job);
+                        if let Ok(mut done) = done.lock() {
+                            done.push((job, result));
+                        }
+                    }
+                });
+            }
+        });
+        rounds += 1.0;
+        let seconds = started.elapsed().as_secs_f64();
+        if seconds >= LEAST_SECONDS {
+            let mut done = done
+                .into_inner()
+                .map_err(|_| Error::msg("a thread panicked"))?;
+            done.sort_by_key(|(job, _)| *job);
+            let results: Result<_> = done.into_iter().map(|(_, result)| result).collect();
+            return Ok((results?, seconds / rounds));
+        }
+    }
 }
 
 fn table(size: &str, sets: &[FileSet], only: &[String], out: &mut dyn Write) -> Result<()> {
@@ -311,6 +399,20 @@ mod tests {
         let cells: Vec<&str> = row.expect("a row").split('|').map(str::trim).collect();
         let share = |cell: &str| cell.parse::<f64>().expect("a number");
         assert!(2.0 * share(cells[4]) < share(cells[3]), "{text}");
+    }
+
+    #[test]
+    fn files_are_packed_and_unpacked_side_by_side() {
+        let sets = one_of_each_format(sets(4 << 10, 1).expect("made"));
+        assert_eq!(sets.len(), FORMATS.len());
+        let mut out = Vec::new();
+        let only = (&["xz -6".to_owned(), "hybrid fast".to_owned()][..], 3);
+        side_by_side("4 KiB", &sets, only, &mut out).expect("measured");
+        let text = String::from_utf8(out).expect("text");
+        assert!(text.contains("side by side: 3 threads"), "{text}");
+        for name in ["hybrid fast", "hybrid fast, known", "xz -6"] {
+            assert!(text.contains(&format!("\n| {name} | ")), "{text}");
+        }
     }
 
     #[test]

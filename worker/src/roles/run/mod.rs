@@ -80,7 +80,8 @@ pub(crate) async fn run(
         Ok(summary) => Ok(summary),
         Err(error) => {
             observer.finished();
-            let known = run.progress_summary(started).await.unwrap_or_default();
+            let known = run.progress_summary(started).await;
+            let known = known.unwrap_or_else(|_| run.last_seen(started));
             Err(RunFailure::new(error, known))
         }
     }
@@ -104,6 +105,8 @@ struct Run {
     messages_wait: AtomicBool,
     /// Files at the source of kinds that are not taken.
     not_taken: AtomicU64,
+    /// How far the files were when that could last be read.
+    last_progress: Mutex<JournalProgress>,
     database_put_back: bool,
     is_aws: bool,
 }
@@ -157,6 +160,7 @@ impl Run {
             spared: tokio::sync::watch::Sender::new(None),
             messages_wait: AtomicBool::new(false),
             not_taken: AtomicU64::new(0),
+            last_progress: Mutex::default(),
             database_put_back,
             is_aws: options.aws,
         })

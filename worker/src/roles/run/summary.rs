@@ -170,6 +170,24 @@ impl Run {
         Ok(same)
     }
 
+    /// What was last known, where nothing can be read any more.
+    pub(super) fn last_seen(&self, started: Instant) -> RunSummary {
+        let progress = *self.last_progress.lock();
+        RunSummary {
+            files_generated: progress.announced,
+            files_compressed: progress.compressed,
+            files_restored: progress.restored,
+            files_failed: progress.failed,
+            files_superseded: progress.superseded,
+            files_not_taken: self.not_taken.load(Relaxed),
+            bytes_raw: progress.bytes_raw,
+            bytes_compressed: progress.bytes_packed,
+            seconds: started.elapsed().as_secs_f64(),
+            output: self.output().unwrap_or_default(),
+            ..RunSummary::default()
+        }
+    }
+
     pub(super) async fn summary(
         &self,
         progress: JournalProgress,

@@ -191,6 +191,7 @@ impl<'a> Watch<'a> {
     /// Reads the progress once, and announces again what needs it.
     async fn is_done(&mut self, all_announced: bool) -> Result<bool> {
         let progress = self.run.journal().progress().await?;
+        *self.run.last_progress.lock() = progress;
         if all_announced {
             self.total = Some(progress.announced);
         }

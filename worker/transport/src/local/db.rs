@@ -2,7 +2,7 @@
 //! Knows what the tables look like, not what they mean.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -148,9 +148,16 @@ pub(super) fn empty_log(conn: &mut Connection) -> rusqlite::Result<()> {
     emptied
 }
 
+/// The write-ahead log of a database.
+pub(super) fn log_path(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    path.into()
+}
+
 /// Whether the write-ahead log takes any space.
 pub(super) fn has_log(conn: &Connection) -> bool {
-    let log = conn.path().map(|path| format!("{path}-wal"));
+    let log = conn.path().map(|path| log_path(Path::new(path)));
     log.is_none_or(|log| fs::metadata(log).is_ok_and(|log| log.len() > 0))
 }
 

@@ -43,9 +43,15 @@ fn refinement(symbols: usize) -> Refinement {
     }
 }
 
-/// `raw` as a bzip2 stream whose blocks are no larger than `raw`. `None` if sorting fails.
+/// The level with which `raw_len` bytes are one block, where there is one: shortened runs of four take five bytes.
+fn level_of(raw_len: usize) -> usize {
+    let longest = raw_len + raw_len / 4 + UNUSED_BYTES;
+    longest.div_ceil(LEVEL_BYTES).clamp(1, 9)
+}
+
+/// `raw` as a bzip2 stream, in one block where that is possible. `None` if sorting fails.
 pub fn bz2(raw: &[u8]) -> Option<Coded> {
-    let level = raw.len().div_ceil(LEVEL_BYTES).clamp(1, 9);
+    let level = level_of(raw.len());
     let mut out = BitSink::new(raw.len() / 3 + 64);
     for byte in [b'B', b'Z', b'h', b'0' + level as u8] {
         out.put(u64::from(byte), 8);
@@ -105,7 +111,7 @@ fn ends_in_magic(stream: &[u8], padding: usize) -> bool {
 pub(crate) fn bz2_bytes(raw: &[u8], effort: Effort) -> usize {
     const STREAM_BITS: u64 = 32 + 80;
     const BLOCK_BITS: u64 = 48 + 32 + 1 + 24 + 3 + 15;
-    let level = raw.len().div_ceil(LEVEL_BYTES).clamp(1, 9);
+    let level = level_of(raw.len());
     let mut bits = STREAM_BITS;
     let mut rest = raw;
     let mut block = Vec::with_capacity(raw.len().min(level * LEVEL_BYTES) + 8);

@@ -185,8 +185,8 @@ impl Writer {
         let mut ran = Vec::with_capacity(tasks.len());
         if self.name.is_taken(&self.path) {
             let why = format!(
-                "{} was removed or replaced while this process used it: put the same file back, or start the process again, \
-                 which goes on with what is there",
+                "{} or its -wal file is not the one that this process opened: put the same files back, all of them, or start \
+                 the process again, which goes on with what is there",
                 self.path.display()
             );
             for task in tasks {
@@ -291,10 +291,12 @@ impl Writer {
     }
 }
 
-/// Whether the open database is still the file of its name: what is written into a file without a name is lost, and other
-/// processes use the one that has the name.
+/// Whether the open database is still the file of its name, and its write-ahead log that of its own: what is written into a file
+/// without a name is lost, and other processes use the one that has the name.
 struct DatabaseName {
     opened: Option<FileIdentity>,
+    /// Of the write-ahead log, once it is there.
+    log: Option<FileIdentity>,
     is_taken: bool,
     checked: Instant,
 }
@@ -307,26 +309,32 @@ impl DatabaseName {
     fn of(path: &Path) -> Self {
         Self {
             opened: identity(path).ok(),
+            log: None,
             is_taken: false,
             checked: Instant::now(),
         }
     }
 
-    /// Whether another file has the name, or none; as of a moment ago. A folder that was moved away as a whole, or whose disk is
-    /// not mounted, has its own report.
+    /// Whether another file has the name of the database or of its log, or none; as of a moment ago.
     fn is_taken(&mut self, path: &Path) -> bool {
         if self.checked.elapsed() >= NAME_CHECK {
             self.checked = Instant::now();
-            let found = identity(path);
-            self.is_taken = match (self.opened, found) {
-                (Some(opened), Ok(found)) => opened != found,
-                (Some(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-                    path.parent().is_some_and(Path::is_dir)
-                }
-                _ => false,
-            };
+            let log = identity(&db::log_path(path));
+            if let (None, Ok(log)) = (self.log, &log) {
+                self.log = Some(*log);
+            }
+            self.is_taken = is_another(self.opened, &identity(path)) || is_another(self.log, &log);
         }
         self.is_taken
+    }
+}
+
+/// Whether what was opened is not found any more under its name. What cannot be looked at is taken for the same.
+fn is_another(opened: Option<FileIdentity>, found: &io::Result<FileIdentity>) -> bool {
+    match (opened, found) {
+        (Some(opened), Ok(found)) => opened != *found,
+        (Some(_), Err(error)) => error.kind() == io::ErrorKind::NotFound,
+        (None, _) => false,
     }
 }
 

@@ -353,17 +353,22 @@ async fn a_database_that_was_removed_or_replaced_is_not_written_until_it_is_back
     let queue = local.files_queue();
     let send = async |id: &str| queue.send(vec![message("g", id)]).await;
     send("before").await.unwrap();
-    let (path, away) = (
-        dir.path().join("streampress.db"),
-        dir.path().join("away.db"),
-    );
     let is_refused = async || matches!(send("lost").await, Err(TransportError::Unavailable { .. }));
-    fs::rename(&path, &away).unwrap();
-    eventually("a removed database is refused", is_refused).await;
-    fs::copy(&away, &path).unwrap();
-    eventually("another one of its name is refused", is_refused).await;
-    fs::rename(&away, &path).unwrap();
-    eventually("it is used again", async || send("after").await.is_ok()).await;
+    let is_used = async || send("after").await.is_ok();
+    let away = dir.path().join("away");
+    // Its log is another one, too, where a new database was begun and only the old file is put back.
+    for name in ["streampress.db", "streampress.db-wal"] {
+        let path = dir.path().join(name);
+        // The log is known once a while has passed.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        assert!(is_used().await, "{name}");
+        fs::rename(&path, &away).unwrap();
+        eventually("a removed file is refused", is_refused).await;
+        fs::copy(&away, &path).unwrap();
+        eventually("another one of its name is refused", is_refused).await;
+        fs::rename(&away, &path).unwrap();
+        eventually("it is used again", is_used).await;
+    }
 }
 
 #[tokio::test]
