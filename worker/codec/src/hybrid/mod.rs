@@ -34,7 +34,8 @@ pub struct CodecOptions {
     pub effort: Effort,
     /// The largest number of raw bytes in a block, from 4 KiB to 64 MiB.
     pub block_size: usize,
-    /// The number of threads for blocks and columns; 0 means one for each core.
+    /// The number of threads for blocks and columns; 0 means one for each core. Packers of one process that name the same number
+    /// share that many threads: those that work side by side name as many as all of them may take.
     pub threads: usize,
 }
 

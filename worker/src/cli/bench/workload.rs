@@ -196,14 +196,16 @@ fn one_of_each_format(sets: Vec<FileSet>) -> Vec<FileSet> {
     sets.into_iter().step_by(FORMATS.len() + 1).collect()
 }
 
-/// Prints how fast files are packed and unpacked side by side, each on one thread.
+/// Prints how fast files are packed and unpacked side by side, as many at a time as there are threads. Ours share the threads, as
+/// the files of a worker do.
 fn side_by_side(
     size: &str,
     sets: &[FileSet],
     (only, threads): (&[String], usize),
     out: &mut dyn Write,
 ) -> Result<()> {
-    let all: Vec<_> = sets.iter().map(contenders).collect::<Result<_>>()?;
+    let all = sets.iter().map(|set| contenders(set, threads));
+    let all: Vec<_> = all.collect::<Result<_>>()?;
     let raw: Vec<_> = sets.iter().flat_map(|set| &set.files).collect();
     writeln!(
         out,
@@ -272,7 +274,7 @@ fn in_parallel(
 fn table(size: &str, sets: &[FileSet], only: &[String], out: &mut dyn Write) -> Result<()> {
     let mut rows: Vec<WorkloadRow> = Vec::new();
     for set in sets {
-        let all = contenders(set)?;
+        let all = contenders(set, 1)?;
         ensure_known(&all, only)?;
         for (number, codec) in all
             .iter()
@@ -324,8 +326,8 @@ fn table(size: &str, sets: &[FileSet], only: &[String], out: &mut dyn Write) -> 
     Ok(())
 }
 
-/// Ours with and without a plan of the first file, then the others.
-fn contenders(set: &FileSet) -> Result<Vec<BenchCodec>> {
+/// Ours with and without a plan of the first file, on so many threads, then the others.
+fn contenders(set: &FileSet, threads: usize) -> Result<Vec<BenchCodec>> {
     let mut all = Vec::new();
     for effort in Effort::ALL {
         for version in [FormatVersion::V1, FormatVersion::V2] {
@@ -333,11 +335,15 @@ fn contenders(set: &FileSet) -> Result<Vec<BenchCodec>> {
                 FormatVersion::V1 => "",
                 FormatVersion::V2 => ", version 2",
             };
-            let packer = Packer::new(options(effort)).with_version(version);
+            let options = CodecOptions {
+                threads,
+                ..options(effort)
+            };
+            let packer = Packer::new(options).with_version(version);
             let name = format!("hybrid {}{suffix}", effort.name());
-            all.push(hybrid_with(name.clone(), packer.clone(), 1));
+            all.push(hybrid_with(name.clone(), packer.clone(), threads));
             let known = packer.clone().with_plan(learned(packer, &set.first)?);
-            all.push(hybrid_with(format!("{name}, known"), known, 1));
+            all.push(hybrid_with(format!("{name}, known"), known, threads));
         }
     }
     all.extend(rivals());

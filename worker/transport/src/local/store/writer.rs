@@ -319,23 +319,34 @@ impl DatabaseName {
     fn is_taken(&mut self, path: &Path) -> bool {
         if self.checked.elapsed() >= NAME_CHECK {
             self.checked = Instant::now();
-            let log = identity(&db::log_path(path));
-            if let (None, Ok(log)) = (self.log, &log) {
-                self.log = Some(*log);
+            let log = db::log_path(path);
+            if self.log.is_none() {
+                self.log = identity(&log).ok();
             }
-            self.is_taken = is_another(self.opened, &identity(path)) || is_another(self.log, &log);
+            self.is_taken = is_another(self.opened, path) || is_another(self.log, &log);
         }
         self.is_taken
     }
 }
 
-/// Whether what was opened is not found any more under its name. What cannot be looked at is taken for the same.
-fn is_another(opened: Option<FileIdentity>, found: &io::Result<FileIdentity>) -> bool {
-    match (opened, found) {
-        (Some(opened), Ok(found)) => opened != *found,
+/// Whether what was opened is not found any more under its name. What cannot be looked at is taken for the same, and so is what
+/// has another inode where this process has a file of that name open: some file systems' inodes are not stable.
+fn is_another(opened: Option<FileIdentity>, path: &Path) -> bool {
+    match (opened, identity(path)) {
+        (Some(opened), Ok(found)) => opened != found && !is_open_here(path),
         (Some(_), Err(error)) => error.kind() == io::ErrorKind::NotFound,
         (None, _) => false,
     }
+}
+
+/// Whether this process has the file open that has this name now, as far as the system tells.
+fn is_open_here(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else {
+        return false;
+    };
+    let descriptors = std::fs::read_dir("/proc/self/fd");
+    let mut descriptors = descriptors.into_iter().flatten().flatten();
+    descriptors.any(|it| std::fs::read_link(it.path()).is_ok_and(|opened| opened == path))
 }
 
 fn identity(path: &Path) -> io::Result<FileIdentity> {
