@@ -99,7 +99,7 @@ fn bundles(bundles: &[(u64, &str, u64)], out: &mut dyn Write) -> Result<()> {
         for set in sets(file_bytes, 2 * together)? {
             // The first bundle is packed before the other.
             let (first, files) = set.files.split_at(usize::try_from(together)?);
-            let packer = Packer::new(options(Effort::Balanced));
+            let packer = Packer::new(options(Effort::Balanced, 1));
             let known = packer
                 .clone()
                 .with_plan(learned(packer.clone(), &set.first)?);
@@ -335,11 +335,7 @@ fn contenders(set: &FileSet, threads: usize) -> Result<Vec<BenchCodec>> {
                 FormatVersion::V1 => "",
                 FormatVersion::V2 => ", version 2",
             };
-            let options = CodecOptions {
-                threads,
-                ..options(effort)
-            };
-            let packer = Packer::new(options).with_version(version);
+            let packer = Packer::new(options(effort, threads)).with_version(version);
             let name = format!("hybrid {}{suffix}", effort.name());
             all.push(hybrid_with(name.clone(), packer.clone(), threads));
             let known = packer.clone().with_plan(learned(packer, &set.first)?);
@@ -350,10 +346,10 @@ fn contenders(set: &FileSet, threads: usize) -> Result<Vec<BenchCodec>> {
     Ok(all)
 }
 
-fn options(effort: Effort) -> CodecOptions {
+fn options(effort: Effort, threads: usize) -> CodecOptions {
     CodecOptions {
         effort,
-        threads: 1,
+        threads,
         ..CodecOptions::default()
     }
 }

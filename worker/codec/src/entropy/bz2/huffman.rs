@@ -63,10 +63,10 @@ fn tables(symbols: &[u16], alphabet: usize, count: usize, refinement: Refinement
     let mut selectors = Vec::new();
     for _ in 0..refinement.rounds {
         let prices = packed_prices(&lengths, alphabet);
-        let mut recent = RecentTables::default();
+        let mut recent = recent_tables();
         selectors = symbols
             .chunks(GROUP_LEN)
-            .map(|group| cheapest(group, &prices, &mut recent.0[..count], selector_bits))
+            .map(|group| cheapest(group, &prices, &mut recent[..count], selector_bits))
             .collect();
         let mut counts = vec![[0u32; MAX_ALPHABET]; count];
         for (group, &table) in symbols.chunks(GROUP_LEN).zip(&selectors) {
@@ -236,13 +236,10 @@ fn table_bits(lengths: &[u8]) -> u64 {
     5 + 2 * steps + lengths.len() as u64
 }
 
-/// The tables, the last one that was taken first: a selector is a place in this list.
-struct RecentTables([u8; MAX_TABLES]);
-
-impl Default for RecentTables {
-    fn default() -> Self {
-        Self(std::array::from_fn(|table| table as u8))
-    }
+/// The tables, as they stand before any is taken; then the last one that was taken is the first. A selector is a place in this
+/// list.
+fn recent_tables() -> [u8; MAX_TABLES] {
+    std::array::from_fn(|table| table as u8)
 }
 
 /// The table at a place of a list of recent ones, which becomes the first.
@@ -253,11 +250,11 @@ fn take_first(recent: &mut [u8], position: usize) -> u8 {
 
 /// The selectors as positions in a list of recent tables.
 pub(super) fn recent_positions(selectors: &[u8]) -> impl Iterator<Item = u8> + '_ {
-    let mut recent = RecentTables::default();
+    let mut recent = recent_tables();
     selectors.iter().map(move |&table| {
-        let position = recent.0.iter().position(|&other| other == table);
+        let position = recent.iter().position(|&other| other == table);
         let position = position.unwrap_or_default();
-        take_first(&mut recent.0, position);
+        take_first(&mut recent, position);
         position as u8
     })
 }
