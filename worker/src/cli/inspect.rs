@@ -155,14 +155,16 @@ impl fmt::Display for Inspection {
 fn show_plan(out: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
     writeln!(
         out,
-        "plan of {} schemas, {} bytes of memory",
+        "plan of {} schemas and sizes of block, {} bytes of memory",
         plan.schema_count(),
         plan.memory_bytes()
     )?;
     for (number, schema) in plan.summaries().iter().enumerate() {
         writeln!(
             out,
-            "schema {number}: transform {}, {} columns, {} choices, packs to {:.1} %",
+            "schema {number}, blocks of {} to {} bytes: transform {}, {} columns, {} choices, packs to {:.1} %",
+            schema.block_bytes.start,
+            schema.block_bytes.end - 1,
             schema.transform.name(),
             schema.columns,
             schema.choices,

@@ -48,7 +48,11 @@ pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
     writer.finish()?;
     output::result(
         &args.output,
-        &format!("{} schemas, {} bytes", plan.schema_count(), bytes.len()),
+        &format!(
+            "{} schemas and sizes of block, {} bytes",
+            plan.schema_count(),
+            bytes.len()
+        ),
     );
     if plan.schema_count() == 0 {
         output::note(

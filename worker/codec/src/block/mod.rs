@@ -9,7 +9,7 @@ use crate::{
     entropy::{self, Coded, Coder, EncodeOptions, LzmaProps, Search},
     transform::{
         self, EncodedTable, Structure, TableLayout, TableSettings,
-        plan::{PlanUse, Representation, SchemaPlan, most_similar},
+        plan::{PlanUse, Representation, SchemaPlan, SizeClass, most_similar},
     },
 };
 
@@ -93,15 +93,16 @@ impl BlockEncoder<'_> {
             return self.plain_only();
         }
         let mut structure = Structure::of(self.raw);
-        let base = most_similar(self.plans, &structure.sketch).cloned();
+        let size = SizeClass::of(self.raw.len());
+        let base = most_similar(self.plans, size, &structure.sketch).cloned();
         let sketch = structure.sketch.clone();
         if let Some(plan) = &base
             && let Some(block) = self.planned(plan, &mut structure)
         {
-            return block.with_sketch(sketch);
+            return block.of_schema(sketch, size);
         }
         match self.searched(structure, base) {
-            Some(table) => self.table_or_plain(table).with_sketch(sketch),
+            Some(table) => self.table_or_plain(table).of_schema(sketch, size),
             None => self.plain_only(),
         }
     }
@@ -130,7 +131,7 @@ impl BlockEncoder<'_> {
                 let base = Some(Arc::clone(plan));
                 let mut table = self.encode_table(layout, table, base)?;
                 let table_len = table.encoded.payload.len();
-                if !plan.is_as_planned(table_len, self.raw.len()) {
+                if table_len >= self.raw.len() || !plan.is_as_planned(table_len, self.raw.len()) {
                     return Some(self.table_or_plain(table));
                 }
                 self.tried.push("none: excluded by the plan".into());
@@ -317,9 +318,9 @@ impl BlockEncoder<'_> {
 }
 
 impl EncodedBlock {
-    fn with_sketch(mut self, sketch: Vec<u64>) -> Self {
+    fn of_schema(mut self, sketch: Vec<u64>, size: SizeClass) -> Self {
         if let Some(learned) = &mut self.learned {
-            learned.sketch = sketch;
+            (learned.sketch, learned.size) = (sketch, size);
         }
         self
     }

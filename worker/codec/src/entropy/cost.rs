@@ -1,16 +1,21 @@
 //! Estimates of coded sizes without coding.
 
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use super::literals::{ADAPT_SHIFT, SCALE_BITS};
-use crate::{Effort, FormatVersion};
+use crate::{Effort, FormatVersion, hash::wide_hash};
 
 /// What the estimated size of a column depends on besides its bytes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CostBasis {
+pub(crate) struct CostBasis<'m> {
     pub(crate) effort: Effort,
     pub(crate) version: FormatVersion,
+    pub(crate) measured: &'m MeasuredSizes,
 }
 
-impl CostBasis {
+impl CostBasis<'_> {
     /// Whether plan and small text cost less than they would alone: in version 2 they are coded after the primer, with those of
     /// other columns. With less effort, too few codings are compared for that to pay.
     fn counts_context(self) -> bool {
@@ -34,6 +39,32 @@ impl CostBasis {
     }
 }
 
+/// The sizes of streams of one block that were measured. Codings inside of codings ask for equal streams again and again.
+#[derive(Debug, Default)]
+pub(crate) struct MeasuredSizes(Mutex<HashMap<u128, usize>>);
+
+impl MeasuredSizes {
+    /// So many are kept: a few megabytes.
+    const MOST: usize = 1 << 16;
+
+    /// The size of `bytes`, which `measure` finds out where it is not known. `kind` says what else it depends on.
+    ///
+    /// A stream that was made to have another's hash gets a wrong estimate: its block may be larger, and is as right.
+    pub(crate) fn of(&self, kind: u64, bytes: &[u8], measure: impl FnOnce() -> usize) -> usize {
+        let key = wide_hash(kind, bytes);
+        let sizes = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sizes().get(&key).copied();
+        known.unwrap_or_else(|| {
+            let size = measure();
+            let mut sizes = sizes();
+            if sizes.len() < Self::MOST {
+                sizes.insert(key, size);
+            }
+            size
+        })
+    }
+}
+
 /// The size of `bytes` as LZMA literals, headers included.
 pub(crate) fn literals_bytes(bytes: &[u8]) -> usize {
     let mut coder = LiteralPrices::default();
@@ -41,20 +72,40 @@ pub(crate) fn literals_bytes(bytes: &[u8]) -> usize {
     coder.bytes()
 }
 
-/// The size of `bytes` as LZMA literals and long matches.
-pub(crate) fn matches_bytes(bytes: &[u8]) -> usize {
-    /// Shorter matches save nearly nothing.
-    const MIN_MATCH: usize = 8;
+/// The size of `bytes` as LZMA literals, or as literals and long matches where that is smaller.
+pub(crate) fn lzma_bytes(bytes: &[u8]) -> usize {
     /// The price of a match: flag, distance and length.
     const MATCH_BITS: usize = 26;
+    let matches = long_matches(bytes);
+    let all = literals_bytes(bytes);
+    if matches.is_empty() {
+        return all;
+    }
+    let mut coder = LiteralPrices::default();
+    let mut literals_from = 0;
+    for matched in &matches {
+        bytes[literals_from..matched.start]
+            .iter()
+            .for_each(|&byte| coder.put(byte));
+        literals_from = matched.end;
+    }
+    bytes[literals_from..]
+        .iter()
+        .for_each(|&byte| coder.put(byte));
+    all.min(coder.bytes() + matches.len() * MATCH_BITS / 8)
+}
+
+/// Where bytes repeat the latest ones that begin with the same four.
+fn long_matches(bytes: &[u8]) -> Vec<Range<usize>> {
+    /// Shorter matches save nearly nothing.
+    const MIN_MATCH: usize = 8;
     let slots = bytes.len().clamp(1 << 8, 1 << 16).ilog2();
     let slot = |at: usize| {
         let four = u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         (four.wrapping_mul(0x9e37_79b1) >> (32 - slots)) as usize
     };
     let mut seen = vec![u32::MAX; 1 << slots];
-    let mut coder = LiteralPrices::default();
-    let (mut at, mut matches) = (0, 0);
+    let (mut at, mut matches) = (0, Vec::new());
     while at + 4 <= bytes.len() {
         let before = std::mem::replace(&mut seen[slot(at)], at as u32);
         let from = bytes.get(before as usize..).unwrap_or_default();
@@ -64,19 +115,19 @@ pub(crate) fn matches_bytes(bytes: &[u8]) -> usize {
             .take_while(|(a, b)| a == b)
             .count();
         if same >= MIN_MATCH {
-            matches += 1;
+            matches.push(at..at + same);
             at += same;
         } else {
-            coder.put(bytes[at]);
             at += 1;
         }
     }
-    coder.bytes() + matches * MATCH_BITS / 8
+    matches
 }
 
 /// The literal coder of LZMA, eight adaptive binary decisions a byte. It adds up prices and writes
 /// nothing.
 struct LiteralPrices {
+    decisions: &'static Decisions,
     chances: [u16; 256],
     /// In units of 1 / [`Self::BIT`] bit.
     cost: u64,
@@ -85,11 +136,31 @@ struct LiteralPrices {
 impl Default for LiteralPrices {
     fn default() -> Self {
         Self {
+            decisions: &DECISIONS,
             chances: [Self::SCALE / 2; 256],
             cost: 40 * Self::BIT,
         }
     }
 }
+
+/// By the bit and the chance that it is 0, of [`LiteralPrices::SCALE`]: the price of the bit in the upper half, the chance after it
+/// in the lower. A processor cannot predict the bits: one table has both cases.
+type Decisions = [u32; 2 << SCALE_BITS];
+
+static DECISIONS: LazyLock<Decisions> = LazyLock::new(|| {
+    const SCALE: u16 = LiteralPrices::SCALE;
+    std::array::from_fn(|decision| {
+        let (bit, chance) = (decision >> SCALE_BITS, decision as u16 % SCALE);
+        let (taken, next) = match bit {
+            0 => (chance, chance + ((SCALE - chance) >> ADAPT_SHIFT)),
+            _ => (SCALE - chance, chance - (chance >> ADAPT_SHIFT)),
+        };
+        // No bit costs more than eleven.
+        let bits = (f32::from(SCALE) / f32::from(taken.max(1))).log2();
+        let price = (LiteralPrices::BIT as f32 * bits) as u32;
+        price << 16 | u32::from(next)
+    })
+});
 
 impl LiteralPrices {
     const SCALE: u16 = 1 << SCALE_BITS;
@@ -99,28 +170,18 @@ impl LiteralPrices {
     const LITERAL: u64 = 94;
 
     fn put(&mut self, byte: u8) {
-        static COSTS: std::sync::LazyLock<[u32; 1 << 11]> = std::sync::LazyLock::new(|| {
-            std::array::from_fn(|chance| {
-                (LiteralPrices::BIT as f32 * (2048.0 / chance.max(1) as f32).log2()) as u32
-            })
-        });
-        let costs = &*COSTS;
-        let (mut cost, mut node) = (Self::LITERAL, 1usize);
-        // A processor cannot predict the bits: compute both cases and select one.
+        const LOWER: u32 = u16::MAX as u32;
+        let (mut price, mut node) = (0, 1);
         for shift in (0..8).rev() {
-            let bit = u16::from(byte >> shift & 1);
+            let bit = usize::from(byte >> shift & 1);
             let chance = &mut self.chances[node & 0xff];
-            let ones = bit.wrapping_neg();
-            let taken = (*chance & !ones) | ((Self::SCALE - *chance) & ones);
-            cost += u64::from(costs[usize::from(taken) & 0x7ff]);
-            let (up, down) = (
-                (Self::SCALE - *chance) >> ADAPT_SHIFT,
-                *chance >> ADAPT_SHIFT,
-            );
-            *chance = chance.wrapping_add(up & !ones).wrapping_sub(down & ones);
-            node = node << 1 | usize::from(bit);
+            let decision =
+                self.decisions[(bit << SCALE_BITS | usize::from(*chance)) % (2 << SCALE_BITS)];
+            price += decision >> 16;
+            *chance = (decision & LOWER) as u16;
+            node = node << 1 | bit;
         }
-        self.cost += cost;
+        self.cost += Self::LITERAL + u64::from(price);
     }
 
     fn bytes(&self) -> usize {

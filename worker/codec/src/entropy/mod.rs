@@ -16,7 +16,6 @@ pub(crate) use bz2::bz2_bytes;
 pub(crate) use lzma::{LzmaProps, Search, lzma};
 
 use crate::{Codec, Damage, Effort, FormatVersion};
-use cost::CostBasis;
 use literals::literals;
 
 /// How streams are encoded.
@@ -37,14 +36,6 @@ impl EncodeOptions {
             effort,
             version,
             max_dictionary: u32::MAX,
-        }
-    }
-
-    /// How sizes are estimated.
-    pub(crate) fn cost_basis(&self) -> CostBasis {
-        CostBasis {
-            effort: self.effort,
-            version: self.version,
         }
     }
 

@@ -1,8 +1,11 @@
 //! Plans of one or more schemas, and a bounded store of them.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::{
@@ -14,13 +17,13 @@ use crate::{
 /// The first bytes of a plan file.
 const MAGIC: [u8; 4] = *b"\x89SPP";
 /// The version of the plan file. Plans are made again, not kept: other versions are refused.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Bytes of the check at the end of a plan file.
 const CHECK_BYTES: usize = 8;
-/// A plan of a schema with more memory is dropped and searched again.
+/// A schema whose plan takes more memory is searched each time.
 const MAX_SCHEMA_BYTES: usize = 1 << 20;
-/// The largest number of schemas in a plan.
-const MAX_SCHEMAS: usize = 32;
+/// The largest number of schemas in a plan, one for each size of their blocks.
+const MAX_SCHEMAS: usize = 64;
 /// The least recently used schemas of a plan are dropped above this memory.
 const MAX_PLAN_BYTES: usize = 4 << 20;
 
@@ -32,9 +35,11 @@ pub struct Plan {
     schemas: Vec<Arc<SchemaPlan>>,
 }
 
-/// What a plan knows of one schema.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What a plan knows of the blocks of one schema that are about equally large.
+#[derive(Debug, Clone, PartialEq)]
 pub struct SchemaSummary {
+    /// The raw bytes of such blocks.
+    pub block_bytes: Range<u64>,
     /// How its blocks are arranged.
     pub transform: Transform,
     /// Columns with a known size.
@@ -48,7 +53,8 @@ pub struct SchemaSummary {
 }
 
 impl Plan {
-    /// The number of schemas.
+    /// The number of schemas, each counted once for each size of its blocks: files that are packed with the plan are known if
+    /// files a fourth to four times as long were packed before.
     pub fn schema_count(&self) -> usize {
         self.schemas.len()
     }
@@ -63,6 +69,7 @@ impl Plan {
         self.schemas
             .iter()
             .map(|schema| SchemaSummary {
+                block_bytes: schema.size.bytes(),
                 transform: schema.representation.transform(),
                 columns: schema.columns.len(),
                 choices: schema.choices.len(),
@@ -117,7 +124,14 @@ impl Plan {
         let schemas = (0..count)
             .map(|_| SchemaPlan::read(&mut fields).map(Arc::new))
             .collect::<Result<_, _>>()?;
-        Ok(Self { schemas })
+        let plan = Self { schemas };
+        let mut memories = plan.schemas.iter().map(|schema| schema.memory());
+        if memories.any(|bytes| bytes > MAX_SCHEMA_BYTES) || plan.memory_bytes() > MAX_PLAN_BYTES {
+            return Err(Damage::new(
+                "a plan of more than 1 MiB a schema or 4 MiB in all",
+            ));
+        }
+        Ok(plan)
     }
 
     pub(super) fn schemas(&self) -> &[Arc<SchemaPlan>] {
@@ -130,7 +144,7 @@ impl Plan {
             // Bytes without a structure have nothing to be recognised by.
             return;
         }
-        let known = most_similar(&self.schemas, &learned.sketch).cloned();
+        let known = most_similar(&self.schemas, learned.size, &learned.sketch).cloned();
         let mut schema = match known {
             Some(known) => {
                 self.schemas.retain(|schema| !Arc::ptr_eq(schema, &known));
@@ -142,6 +156,9 @@ impl Plan {
         };
         if schema.memory() > MAX_SCHEMA_BYTES {
             schema = learned.clone();
+        }
+        if schema.memory() > MAX_SCHEMA_BYTES {
+            return;
         }
         self.schemas.push(Arc::new(schema));
         while self.schemas.len() > MAX_SCHEMAS || self.memory_bytes() > MAX_PLAN_BYTES {
@@ -209,5 +226,47 @@ impl PlanStore {
         if let Some(learned) = learned {
             plan.merge(learned);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transform::plan::{ColumnStats, SizeClass};
+
+    fn schema(feature: u64, columns: u64) -> SchemaPlan {
+        SchemaPlan {
+            size: SizeClass::of(1 << 20),
+            sketch: vec![feature],
+            columns: (0..columns)
+                .map(|key| (key, ColumnStats::new(key, 1)))
+                .collect(),
+            ..SchemaPlan::default()
+        }
+    }
+
+    #[test]
+    fn a_schema_whose_plan_would_be_too_large_is_kept_by_none() {
+        let mut plan = Plan::default();
+        plan.merge(&schema(1, 100));
+        let known = plan.memory_bytes();
+        plan.merge(&schema(2, 100_000));
+        assert_eq!((plan.schema_count(), plan.memory_bytes()), (1, known));
+        plan.merge(&schema(2, 20_000));
+        assert_eq!(plan.schema_count(), 2);
+    }
+
+    #[test]
+    fn a_plan_file_with_a_schema_that_is_too_large_is_refused() {
+        let too_large = Plan {
+            schemas: vec![Arc::new(schema(1, 100_000))],
+        };
+        let refused = Plan::from_bytes(&too_large.to_bytes()).expect_err("too large");
+        assert!(refused.to_string().contains("1 MiB"), "{refused}");
+        let all = (0..6).map(|feature| Arc::new(schema(feature, 20_000)));
+        let too_large = Plan {
+            schemas: all.collect(),
+        };
+        Plan::from_bytes(&too_large.to_bytes()).expect_err("too large together");
     }
 }

@@ -26,7 +26,10 @@ use self::{
 use crate::{
     Codec, Damage, Effort, FormatVersion, StreamInfo, Transform,
     bytes::{FieldReader, put_varint},
-    entropy::{EncodeOptions, cost::CostBasis},
+    entropy::{
+        EncodeOptions,
+        cost::{CostBasis, MeasuredSizes},
+    },
 };
 
 /// A block as columns.
@@ -196,6 +199,7 @@ pub(crate) fn encode_table(
         moves,
         options,
         choices: base.map_or(&none, |plan| &plan.choices),
+        measured: MeasuredSizes::default(),
         raw_limit: streams::raw_limit(raw.len()),
     };
     let columns = encoder.encode_columns();
@@ -283,6 +287,7 @@ struct TableEncoder<'a> {
     lookup: TableLookup,
     options: EncodeOptions,
     choices: &'a Choices<'a>,
+    measured: MeasuredSizes,
     raw_limit: usize,
 }
 
@@ -312,7 +317,7 @@ impl Attempt {
 
     /// The packed size of each column in bytes: its streams, and half of its plan. Of small streams an estimate counts, which
     /// does not depend on what they are coded with.
-    fn packed_columns(&self, basis: CostBasis) -> Vec<u64> {
+    fn packed_columns(&self, basis: CostBasis<'_>) -> Vec<u64> {
         let mut placed = self.written.placed.iter();
         self.columns
             .iter()
@@ -367,13 +372,23 @@ impl TableEncoder<'_> {
             refs,
             key,
             choices,
+            &self.measured,
         )
+    }
+
+    /// How sizes are estimated.
+    fn cost_basis(&self) -> CostBasis<'_> {
+        CostBasis {
+            effort: self.options.effort,
+            version: self.options.version,
+            measured: &self.measured,
+        }
     }
 
     /// Small streams are coded together, and what a column adds differs from its size alone: tries each coding of each column
     /// in the whole, the largest columns first, until `work` bytes were coded.
     fn refined(&self, attempt: Attempt, work: usize, mut cache: CodedCache) -> Option<Attempt> {
-        let (none, basis) = (Choices::default(), self.options.cost_basis());
+        let (none, basis) = (Choices::default(), self.cost_basis());
         let choices = Choices::before(&attempt.written.choices, &none);
         let packed = attempt.packed_columns(basis);
         let mut order: Vec<usize> = (0..attempt.columns.len())
@@ -479,7 +494,7 @@ impl TableEncoder<'_> {
 
     /// The columns whose size differs from what the plan expects, if together they matter.
     fn drifted(&self, attempt: &Attempt, plan: &SchemaPlan) -> Vec<usize> {
-        let packed = attempt.packed_columns(self.options.cost_basis());
+        let packed = attempt.packed_columns(self.cost_basis());
         // What a search may gain: the excess, or half of a column that has become much smaller, for
         // which another coding may be smaller still.
         let gain = |number: usize| {
@@ -509,7 +524,7 @@ impl TableEncoder<'_> {
             .par_iter()
             .map(|&number| (number, self.encode_column(number, &none)))
             .filter(|(number, column)| {
-                let basis = self.options.cost_basis();
+                let basis = self.cost_basis();
                 column.cost(basis) < attempt.columns[*number].cost(basis)
             })
             .collect();
@@ -535,7 +550,7 @@ impl TableEncoder<'_> {
         base: Option<&SchemaPlan>,
         drifted: &[usize],
     ) -> Option<SchemaPlan> {
-        let packed = attempt.packed_columns(self.options.cost_basis());
+        let packed = attempt.packed_columns(self.cost_basis());
         let changed = |number: &usize| {
             let key = &self.table.keys[*number];
             !attempt.columns[*number].choices.is_empty()

@@ -4,7 +4,9 @@
 use super::references::ColumnRefs;
 use crate::transform::choices::{Choice, ChoiceKey, Choices};
 use crate::{
-    Damage, Effort, FormatVersion, entropy::cost::CostBasis, transform::streams::RawStream,
+    Damage, Effort, FormatVersion,
+    entropy::cost::{CostBasis, MeasuredSizes},
+    transform::streams::RawStream,
 };
 
 /// The codings of a column. The numbers are part of the format.
@@ -101,8 +103,17 @@ impl EncodedColumn {
         }
     }
 
+    /// The coded size in bytes, unless it reaches `limit`: then the remaining streams are not measured.
+    pub(crate) fn cost_below(&self, limit: usize, basis: CostBasis<'_>) -> Option<usize> {
+        let below = |cost: usize| (cost < limit).then_some(cost);
+        let plan = below(basis.of_plan(self.plan.len()))?;
+        self.streams
+            .iter()
+            .try_fold(plan, |cost, stream| below(cost + stream.cost(basis)))
+    }
+
     /// The coded size in bytes.
-    pub(crate) fn cost(&self, basis: CostBasis) -> usize {
+    pub(crate) fn cost(&self, basis: CostBasis<'_>) -> usize {
         let streams = self.streams.iter().map(|stream| stream.cost(basis));
         basis.of_plan(self.plan.len()) + streams.sum::<usize>()
     }
@@ -123,6 +134,8 @@ pub(crate) struct EncodeContext<'a> {
     pub key: ChoiceKey,
     /// Choices that were made before.
     pub choices: &'a Choices<'a>,
+    /// The sizes of streams of this block.
+    pub measured: &'a MeasuredSizes,
 }
 
 impl<'a> EncodeContext<'a> {
@@ -133,6 +146,7 @@ impl<'a> EncodeContext<'a> {
         refs: ColumnRefs<'a>,
         key: ChoiceKey,
         choices: &'a Choices<'a>,
+        measured: &'a MeasuredSizes,
     ) -> Self {
         Self {
             effort,
@@ -141,6 +155,7 @@ impl<'a> EncodeContext<'a> {
             outer: Vec::new(),
             key,
             choices,
+            measured,
         }
     }
 
@@ -155,14 +170,16 @@ impl<'a> EncodeContext<'a> {
             outer,
             key: self.key.child(position),
             choices: self.choices,
+            measured: self.measured,
         }
     }
 
     /// How sizes are estimated.
-    pub(crate) fn cost_basis(&self) -> CostBasis {
+    pub(crate) fn cost_basis(&self) -> CostBasis<'a> {
         CostBasis {
             effort: self.effort,
             version: self.version,
+            measured: self.measured,
         }
     }
 

@@ -277,6 +277,7 @@ mod tests {
     use super::*;
     use crate::{
         Effort, FormatVersion,
+        entropy::cost::MeasuredSizes,
         transform::{
             choices::{ChoiceKey, Choices},
             column::ColumnRefs,
@@ -286,10 +287,17 @@ mod tests {
     fn check(values: &[String], stream: &str) {
         let values: ColumnValues = values.iter().map(String::as_bytes).collect();
         assert!(fits(&values));
+        let measured = MeasuredSizes::default();
         let choices = Choices::default();
         let refs = ColumnRefs::default();
-        let context =
-            EncodeContext::new(Effort::Max, FormatVersion::V1, refs, ChoiceKey(0), &choices);
+        let context = EncodeContext::new(
+            Effort::Max,
+            FormatVersion::V1,
+            refs,
+            ChoiceKey(0),
+            &choices,
+            &measured,
+        );
         let column = encode(&values, &context).expect("fits");
         assert_eq!(column.streams[0].coding, stream);
         let known = DecodeContext {

@@ -22,7 +22,7 @@ use crate::{
     bytes::put_varint,
     entropy::{
         self, EncodeOptions, LzmaProps, Search,
-        cost::{CostBasis, entropy_bytes, literals_bytes, matches_bytes},
+        cost::{CostBasis, entropy_bytes, literals_bytes, lzma_bytes},
     },
 };
 
@@ -126,11 +126,11 @@ impl RawStream {
 
     /// The coded size of this stream alone, in bytes: measured at effort balanced and max, estimated
     /// at fast. All calls for one stream pass the same basis.
-    pub(super) fn cost(&self, basis: CostBasis) -> usize {
+    pub(super) fn cost(&self, basis: CostBasis<'_>) -> usize {
         *self.cost.get_or_init(|| self.measure(basis))
     }
 
-    fn measure(&self, basis: CostBasis) -> usize {
+    fn measure(&self, basis: CostBasis<'_>) -> usize {
         const HEADERS: usize = 3;
         const SHARED_HEADERS: usize = 4;
         if self.kind == StreamKind::Packed {
@@ -148,19 +148,28 @@ impl RawStream {
         if is_fill(&self.bytes) {
             return HEADERS;
         }
+        let kind = match self.kind {
+            StreamKind::Text => 0,
+            StreamKind::Bytes => 1,
+            StreamKind::Rows(_) | StreamKind::Packed => 2,
+        };
         HEADERS
-            + match (basis.effort, self.kind) {
-                (_, StreamKind::Packed) => self.bytes.len(),
-                (_, StreamKind::Text) => self.bz2_bytes(basis.effort),
-                (Effort::Fast | Effort::Balanced, StreamKind::Bytes) => {
-                    literals_bytes(&self.bytes).min(matches_bytes(&self.bytes))
-                }
-                // BZ2 finds repeated numbers, such as points on a shared border.
-                (Effort::Fast | Effort::Balanced, StreamKind::Rows(_))
-                | (Effort::Max, StreamKind::Bytes | StreamKind::Rows(_)) => self
-                    .bz2_bytes(basis.effort)
-                    .min(literals_bytes(&self.bytes)),
+            + basis
+                .measured
+                .of(kind, &self.bytes, || self.measure_coded(basis.effort))
+    }
+
+    fn measure_coded(&self, effort: Effort) -> usize {
+        match (effort, self.kind) {
+            (_, StreamKind::Packed) => self.bytes.len(),
+            (_, StreamKind::Text) => self.bz2_bytes(effort),
+            (Effort::Fast | Effort::Balanced, StreamKind::Bytes) => lzma_bytes(&self.bytes),
+            // BZ2 finds repeated numbers, such as points on a shared border.
+            (Effort::Fast | Effort::Balanced, StreamKind::Rows(_))
+            | (Effort::Max, StreamKind::Bytes | StreamKind::Rows(_)) => {
+                self.bz2_bytes(effort).min(literals_bytes(&self.bytes))
             }
+        }
     }
 
     fn bz2_bytes(&self, effort: Effort) -> usize {

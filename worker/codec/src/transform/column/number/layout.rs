@@ -116,8 +116,8 @@ fn search(numbers: &[i64], context: &EncodeContext<'_>, column: &mut EncodedColu
         for layout in layouts(&some, sign, effort) {
             let mut tried = EncodedColumn::default();
             layout.put(&some[start..end], &mut tried);
-            let cost = tried.cost(context.cost_basis());
-            if best.as_ref().is_none_or(|(smallest, ..)| cost < *smallest) {
+            let smallest = best.as_ref().map_or(usize::MAX, |(smallest, ..)| *smallest);
+            if let Some(cost) = tried.cost_below(smallest, context.cost_basis()) {
                 best = Some((cost, sign, layout));
             }
         }
@@ -642,6 +642,7 @@ fn read_rows(count: usize, width: usize, source: &mut StreamSource) -> Result<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entropy::cost::MeasuredSizes;
     use crate::transform::choices::{ChoiceKey, Choices};
 
     fn check(numbers: &[i64]) {
@@ -717,6 +718,7 @@ mod tests {
         for base in [3i64, 10, 60, 201, 1000, 250_000] {
             let numbers: Vec<i64> = (0..20_000).map(|_| rng.i64(0..base)).collect();
             let mut column = EncodedColumn::default();
+            let measured = MeasuredSizes::default();
             let choices = Choices::default();
             let refs = Default::default();
             let context = EncodeContext::new(
@@ -725,6 +727,7 @@ mod tests {
                 refs,
                 ChoiceKey(0),
                 &choices,
+                &measured,
             );
             put(&numbers, &context, &mut column);
             let floor = 20_000.0 * (base as f64).log2() / 8.0;
