@@ -155,7 +155,7 @@ impl fmt::Display for Inspection {
 fn show_plan(out: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
     writeln!(
         out,
-        "plan of {} schemas and sizes of block, {} bytes of memory",
+        "plan of {} schemas and lengths of block, {} bytes of memory",
         plan.schema_count(),
         plan.memory_bytes()
     )?;
@@ -163,8 +163,8 @@ fn show_plan(out: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
         writeln!(
             out,
             "schema {number}, blocks of {} to {} bytes: transform {}, {} columns, {} choices, packs to {:.1} %",
-            schema.block_bytes.start,
-            schema.block_bytes.end - 1,
+            schema.block_bytes.start(),
+            schema.block_bytes.end(),
             schema.transform.name(),
             schema.columns,
             schema.choices,

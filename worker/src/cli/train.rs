@@ -49,7 +49,7 @@ pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
     output::result(
         &args.output,
         &format!(
-            "{} schemas and sizes of block, {} bytes",
+            "{} schemas and lengths of block, {} bytes",
             plan.schema_count(),
             bytes.len()
         ),

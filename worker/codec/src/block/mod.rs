@@ -9,7 +9,7 @@ use crate::{
     entropy::{self, Coded, Coder, EncodeOptions, LzmaProps, Search},
     transform::{
         self, EncodedTable, Structure, TableLayout, TableSettings,
-        plan::{PlanUse, Representation, SchemaPlan, SizeClass, most_similar},
+        plan::{BlockLen, PlanUse, Representation, SchemaPlan, most_similar},
     },
 };
 
@@ -93,16 +93,16 @@ impl BlockEncoder<'_> {
             return self.plain_only();
         }
         let mut structure = Structure::of(self.raw);
-        let size = SizeClass::of(self.raw.len());
-        let base = most_similar(self.plans, size, &structure.sketch).cloned();
+        let len = BlockLen(self.raw.len() as u64);
+        let base = most_similar(self.plans, len, &structure.sketch).cloned();
         let sketch = structure.sketch.clone();
         if let Some(plan) = &base
             && let Some(block) = self.planned(plan, &mut structure)
         {
-            return block.of_schema(sketch, size);
+            return block.of_schema(sketch, len);
         }
         match self.searched(structure, base) {
-            Some(table) => self.table_or_plain(table).of_schema(sketch, size),
+            Some(table) => self.table_or_plain(table).of_schema(sketch, len),
             None => self.plain_only(),
         }
     }
@@ -318,9 +318,9 @@ impl BlockEncoder<'_> {
 }
 
 impl EncodedBlock {
-    fn of_schema(mut self, sketch: Vec<u64>, size: SizeClass) -> Self {
+    fn of_schema(mut self, sketch: Vec<u64>, len: BlockLen) -> Self {
         if let Some(learned) = &mut self.learned {
-            (learned.sketch, learned.size) = (sketch, size);
+            (learned.sketch, learned.len) = (sketch, len);
         }
         self
     }

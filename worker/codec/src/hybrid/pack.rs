@@ -69,6 +69,28 @@ pub fn pack_observed(
 ///
 /// Without a plan, the first block of a file is searched and the others use its choices. The packed
 /// bytes are determined by input, options and plan; with a store they depend on the files before.
+///
+/// ```
+/// use std::sync::atomic::AtomicBool;
+/// use streampress_codec::hybrid::{CodecOptions, Packer, Plan, PlanStore};
+///
+/// # fn main() -> Result<(), streampress_codec::CodecError> {
+/// let rows = |first: u32| -> String { (first..first + 500).map(|id| format!("{id},open,{}\n", id * 7 % 90)).collect() };
+/// let cancel = AtomicBool::new(false);
+/// // What the first file teaches, the second one uses.
+/// let store = PlanStore::default();
+/// let packer = Packer::new(CodecOptions::default()).with_store(&store);
+/// let first = packer.pack(rows(1).as_bytes(), |_frame| Ok(()), &cancel)?;
+/// let second = packer.pack(rows(800).as_bytes(), |_frame| Ok(()), &cancel)?;
+/// assert_eq!(first.plan_use.planned_columns, 0);
+/// assert!(second.plan_use.planned_columns > 0);
+/// // A plan can be kept, and used for files whose packed bytes shall not depend on each other.
+/// let plan = Plan::from_bytes(&store.plan().to_bytes())?;
+/// let packer = Packer::new(CodecOptions::default()).with_plan(plan);
+/// assert!(packer.pack(rows(9000).as_bytes(), |_frame| Ok(()), &cancel)?.plan_use.planned_columns > 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Packer<'p> {
     options: CodecOptions,

@@ -1,7 +1,7 @@
 //! Plans of one or more schemas, and a bounded store of them.
 
 use std::{
-    ops::Range,
+    ops::RangeInclusive,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -22,7 +22,7 @@ const VERSION: u8 = 2;
 const CHECK_BYTES: usize = 8;
 /// A schema whose plan takes more memory is searched each time.
 const MAX_SCHEMA_BYTES: usize = 1 << 20;
-/// The largest number of schemas in a plan, one for each size of their blocks.
+/// The largest number of schemas in a plan, one for each length of their blocks.
 const MAX_SCHEMAS: usize = 64;
 /// The least recently used schemas of a plan are dropped above this memory.
 const MAX_PLAN_BYTES: usize = 4 << 20;
@@ -35,11 +35,11 @@ pub struct Plan {
     schemas: Vec<Arc<SchemaPlan>>,
 }
 
-/// What a plan knows of the blocks of one schema that are about equally large.
+/// What a plan knows of the blocks of one schema that are about equally long.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchemaSummary {
-    /// The raw bytes of such blocks.
-    pub block_bytes: Range<u64>,
+    /// The raw bytes of a block that it is used for.
+    pub block_bytes: RangeInclusive<u64>,
     /// How its blocks are arranged.
     pub transform: Transform,
     /// Columns with a known size.
@@ -53,8 +53,8 @@ pub struct SchemaSummary {
 }
 
 impl Plan {
-    /// The number of schemas, each counted once for each size of its blocks: files that are packed with the plan are known if
-    /// files a fourth to four times as long were packed before.
+    /// The number of schemas, each counted once for each length of its blocks: a block is known if one of half to twice its length was
+    /// packed before.
     pub fn schema_count(&self) -> usize {
         self.schemas.len()
     }
@@ -69,7 +69,7 @@ impl Plan {
         self.schemas
             .iter()
             .map(|schema| SchemaSummary {
-                block_bytes: schema.size.bytes(),
+                block_bytes: schema.len.about(),
                 transform: schema.representation.transform(),
                 columns: schema.columns.len(),
                 choices: schema.choices.len(),
@@ -144,7 +144,7 @@ impl Plan {
             // Bytes without a structure have nothing to be recognised by.
             return;
         }
-        let known = most_similar(&self.schemas, learned.size, &learned.sketch).cloned();
+        let known = most_similar(&self.schemas, learned.len, &learned.sketch).cloned();
         let mut schema = match known {
             Some(known) => {
                 self.schemas.retain(|schema| !Arc::ptr_eq(schema, &known));
@@ -232,11 +232,11 @@ impl PlanStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transform::plan::{ColumnStats, SizeClass};
+    use crate::transform::plan::{BlockLen, ColumnStats};
 
     fn schema(feature: u64, columns: u64) -> SchemaPlan {
         SchemaPlan {
-            size: SizeClass::of(1 << 20),
+            len: BlockLen(1 << 20),
             sketch: vec![feature],
             columns: (0..columns)
                 .map(|key| (key, ColumnStats::new(key, 1)))

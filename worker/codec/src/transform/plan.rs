@@ -1,6 +1,6 @@
 //! Plans: what a search found for the blocks of a schema, so that further blocks need no search.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
 
 use super::{
     TableLayout,
@@ -14,12 +14,12 @@ use crate::{
     hash::IdentityState,
 };
 
-/// The plan of the blocks of one schema that are about equally large: codings that suit thousands of rows do not suit a few, and
+/// The plan of the blocks of one schema that are about equally long: codings that suit thousands of rows do not suit a few, and
 /// tell nothing about their size.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SchemaPlan {
-    /// Of its blocks.
-    pub(crate) size: SizeClass,
+    /// Of the first of its blocks.
+    pub(crate) len: BlockLen,
     /// Hashes of features of the schema, sorted.
     pub(crate) sketch: Vec<u64>,
     /// The choices by place.
@@ -32,21 +32,21 @@ pub(crate) struct SchemaPlan {
     pub(crate) ratio: u64,
 }
 
-/// Blocks of which the largest is less than four times as long as the smallest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SizeClass(u8);
+/// The length of a block.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct BlockLen(pub(crate) u64);
 
-impl SizeClass {
-    /// The class of a block of `raw_len` bytes.
-    pub(crate) fn of(raw_len: usize) -> Self {
-        Self((raw_len.max(1).ilog2() / 2) as u8)
+impl BlockLen {
+    /// The longer of two that are about equal is at most so many times as long.
+    const SPREAD: u64 = 2;
+
+    fn is_about(self, other: Self) -> bool {
+        self.0.max(other.0) / Self::SPREAD <= self.0.min(other.0)
     }
 
-    /// The raw bytes of its blocks.
-    pub(crate) fn bytes(self) -> Range<u64> {
-        // A plan file may have any class.
-        let from = |class: u32| 1u64.checked_shl(2 * class).unwrap_or(u64::MAX);
-        from(self.0.into())..from(u32::from(self.0) + 1)
+    /// The lengths that are about equal.
+    pub(crate) fn about(self) -> RangeInclusive<u64> {
+        self.0.div_ceil(Self::SPREAD)..=self.0.saturating_mul(Self::SPREAD)
     }
 }
 
@@ -166,7 +166,7 @@ impl SchemaPlan {
 
     /// Appends the plan.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        out.push(self.size.0);
+        put_varint(out, self.len.0);
         match self.representation {
             Representation::Table(TableLayout::Json) => out.push(0),
             Representation::Table(TableLayout::Rows(layout)) => {
@@ -196,7 +196,7 @@ impl SchemaPlan {
 
     /// Reads what [`Self::put`] wrote.
     pub(crate) fn read(fields: &mut FieldReader<'_>) -> Result<Self, Damage> {
-        let size = SizeClass(fields.byte()?);
+        let len = BlockLen(fields.varint()?);
         let representation = match fields.byte()? {
             0 => Representation::Table(TableLayout::Json),
             1 => Representation::Table(TableLayout::Rows(RowLayout {
@@ -223,7 +223,7 @@ impl SchemaPlan {
             columns.insert(key, ColumnStats { packed });
         }
         Ok(Self {
-            size,
+            len,
             sketch,
             choices,
             columns,
@@ -233,16 +233,16 @@ impl SchemaPlan {
     }
 }
 
-/// The plan among `plans` whose schema is most similar, of blocks as large. Blocks without a structure have no schema in common:
+/// The plan among `plans` whose schema is most similar, of blocks about as long. Blocks without a structure have no schema in common:
 /// none fits.
 pub(crate) fn most_similar<'p>(
     plans: &'p [Arc<SchemaPlan>],
-    size: SizeClass,
+    len: BlockLen,
     sketch: &[u64],
 ) -> Option<&'p Arc<SchemaPlan>> {
     plans
         .iter()
-        .filter(|plan| plan.size == size)
+        .filter(|plan| plan.len.is_about(len))
         .enumerate()
         .map(|(index, plan)| (plan.similarity(sketch), index, plan))
         .filter(|((equal, all), ..)| *all > 0 && equal * MIN_SIMILARITY.1 >= all * MIN_SIMILARITY.0)
