@@ -131,7 +131,6 @@ fn another_input_folder_is_another_source() {
     let folder = folder();
     folder.write("A/app.log", "host A\n");
     folder.run_summary(&["--input", "A"]);
-    // The mtime is later, since an older one loses against the restored file's.
     folder.write("B/app.log", "host B\n");
     folder.run_summary(&["--input", "B"]);
     assert_eq!(text(&folder.files("data/out")["app.log"]), "host B\n");
