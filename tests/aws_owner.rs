@@ -204,6 +204,7 @@ async fn no_object_is_read_to_learn_that_its_new_name_is_taken_and_one_keeps_its
             let exact = ExactFile {
                 entry: &entry.expect("there"),
                 hash: Some(hash.as_str()),
+                on_read: &|| {},
             };
             files.rename_exact(&exact, &contract::name(to))
         }
@@ -235,6 +236,7 @@ async fn remove_raced(cloud: &Cloud, object: &'static str) -> ExactOutcome {
         let exact = ExactFile {
             entry: &entry,
             hash: None,
+            on_read: &|| {},
         };
         files.remove_exact(&exact)
     });

@@ -48,6 +48,7 @@ use crate::roles::source_links::SourceLinks;
 use crate::roles::unconfirmed::UnconfirmedFiles;
 use crate::runtime;
 use crate::telemetry::memory_limit;
+use crate::telemetry::metered_files::MeteredFiles;
 use crate::telemetry::metrics::Meter;
 use streampress_codec::{FormatVersion, hybrid};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema, SchemaError};
@@ -129,13 +130,16 @@ impl RoleContext {
     /// Opens a folder, where `/data` is the data folder, or a bucket. A folder that is missing is not made: its disk may not be
     /// mounted.
     fn files(&self, location: &Location) -> Result<Arc<dyn Files>> {
-        if let Location::S3 { .. } = location {
-            return self.backend.buckets(location)?.files(location);
-        }
-        let path = self.path(location)?;
-        let files = AwaitedFiles::open(&location.to_string(), &path)
-            .with_context(|| format!("opening {location} ({})", path.display()))?;
-        Ok(Arc::new(files))
+        let files: Arc<dyn Files> = match location {
+            Location::S3 { .. } => self.backend.buckets(location)?.files(location)?,
+            Location::File { .. } => {
+                let path = self.path(location)?;
+                let files = AwaitedFiles::open(&location.to_string(), &path)
+                    .with_context(|| format!("opening {location} ({})", path.display()))?;
+                Arc::new(files)
+            }
+        };
+        Ok(MeteredFiles::new(files, self.meter.clone()))
     }
 
     /// Makes a folder that is missing.
@@ -222,9 +226,8 @@ impl RoleContext {
         match location {
             Location::File { path } if location.below_data().is_none() => {
                 let files = LocalFiles::open_existing(&location.to_string(), Path::new(path));
-                Ok(Arc::new(
-                    files.with_context(|| format!("opening {location}"))?,
-                ))
+                let files = files.with_context(|| format!("opening {location}"))?;
+                Ok(MeteredFiles::new(Arc::new(files), self.meter.clone()))
             }
             Location::File { .. } | Location::S3 { .. } => self.files(location),
         }

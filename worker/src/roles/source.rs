@@ -396,6 +396,7 @@ fn with_observed(
             change(&ExactFile {
                 entry: &entry,
                 hash: (!observed.is_settled).then_some(file.hash.as_str()),
+                on_read: &|| {},
             })
         }
         Some(_) | None => with_exact(source, file, change),
@@ -433,6 +434,7 @@ fn with_exact(
             change(&ExactFile {
                 entry: &entry,
                 hash: Some(packed.hash.as_str()),
+                on_read: &|| {},
             })
         }
         Some(_) | None => Ok(ExactOutcome::Changed),

@@ -4,6 +4,7 @@ pub(crate) mod address_space;
 pub(crate) mod health;
 pub(crate) mod logging;
 pub(crate) mod memory_limit;
+pub(crate) mod metered_files;
 pub mod metrics;
 pub(crate) mod open_files;
 mod otlp;

@@ -272,13 +272,49 @@ pub trait Files: Send + Sync + fmt::Debug {
 }
 
 /// A file as it was observed: what may be removed or renamed, and nothing else under its name.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct ExactFile<'a> {
     /// The entry that was observed before its bytes were read.
     pub entry: &'a FileEntry,
     /// BLAKE3 of its bytes in lower-case hex, where the entry alone does not prove them: it had changed just before it was
     /// observed.
     pub hash: Option<&'a str>,
+    /// Called again and again while its bytes are read.
+    pub on_read: &'a dyn Fn(),
+}
+
+impl ExactFile<'_> {
+    /// Whether what `open` opens has its bytes, as far as they must be compared.
+    pub(crate) fn has_bytes<R: Read>(
+        &self,
+        open: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<bool> {
+        let Some(hash) = self.hash else {
+            return Ok(true);
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(ReadObserved {
+            inner: open()?,
+            on_read: self.on_read,
+        })?;
+        Ok(hasher.finalize().to_hex().as_str() == hash)
+    }
+}
+
+/// A reader that calls `on_read` after each read.
+pub struct ReadObserved<R, F> {
+    /// What is read.
+    pub inner: R,
+    /// What is called.
+    pub on_read: F,
+}
+
+impl<R: Read, F: Fn()> Read for ReadObserved<R, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        (self.on_read)();
+        Ok(read)
+    }
 }
 
 /// What became of a file that was to be removed or renamed.

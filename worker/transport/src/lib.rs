@@ -51,7 +51,8 @@ pub use error::{TransportError, TransportResult, error_chain};
 pub use file_version::FileVersion;
 pub use files::{
     ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
-    RESERVED_FOLDER, ReservedEntry, TEMPORARY_PREFIX, TOO_MANY_OPEN_FILES, has_too_many_open_files,
+    RESERVED_FOLDER, ReadObserved, ReservedEntry, TEMPORARY_PREFIX, TOO_MANY_OPEN_FILES,
+    has_too_many_open_files,
 };
 pub use log_filter::is_safe_to_log;
 pub use queue::{

@@ -32,8 +32,8 @@ const STAGE_SECONDS: [f64; 12] = [
 /// each), and what a slow machine adds.
 const LONGEST_TICK: Duration = Duration::from_secs(240);
 /// The longest time without progress on any message in flight: calls of a stream that is down end after two minutes, and
-/// a file of a hundred gigabytes is hashed in less.
-const LONGEST_STANDSTILL: Duration = Duration::from_secs(1800);
+/// every read of a file is progress.
+pub(crate) const LONGEST_STANDSTILL: Duration = Duration::from_secs(1800);
 
 /// A step of the work on a file, as the label `stage` of its duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]

@@ -246,6 +246,7 @@ pub fn a_rename_moves_the_observed_file_and_replaces_none(files: &dyn Files) {
         let exact = ExactFile {
             entry: &entry,
             hash,
+            on_read: &|| {},
         };
         let taken = files.rename_exact(&exact, &to).unwrap();
         assert_eq!(taken, ExactOutcome::NameTaken);
@@ -258,6 +259,7 @@ pub fn a_rename_moves_the_observed_file_and_replaces_none(files: &dyn Files) {
     let exact = ExactFile {
         entry: &entry,
         hash: Some(hash.as_str()),
+        on_read: &|| {},
     };
     assert_eq!(files.rename_exact(&exact, &to).unwrap(), ExactOutcome::Done);
     assert_eq!(names(files), ["another/to"]);
@@ -282,6 +284,7 @@ pub fn what_is_not_the_observed_file_is_neither_renamed_nor_removed(files: &dyn 
     refused(&ExactFile {
         entry: &entry,
         hash: None,
+        on_read: &|| {},
     });
     let now = files.stat(&name).unwrap().unwrap();
     let other = blake3::hash(b"one").to_hex();
@@ -290,6 +293,7 @@ pub fn what_is_not_the_observed_file_is_neither_renamed_nor_removed(files: &dyn 
             .remove_exact(&ExactFile {
                 entry: &now,
                 hash: Some(other.as_str()),
+                on_read: &|| {},
             })
             .unwrap(),
         ExactOutcome::Changed
@@ -300,6 +304,7 @@ pub fn what_is_not_the_observed_file_is_neither_renamed_nor_removed(files: &dyn 
     let exact = ExactFile {
         entry: &now,
         hash: None,
+        on_read: &|| {},
     };
     assert_eq!(files.remove_exact(&exact).unwrap(), ExactOutcome::Done);
     refused(&exact);

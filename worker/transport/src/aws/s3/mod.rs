@@ -430,12 +430,7 @@ impl S3Files {
         if self.stat(&file.entry.name)?.as_ref() != Some(file.entry) {
             return Ok(false);
         }
-        let Some(hash) = file.hash else {
-            return Ok(true);
-        };
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(self.read(&file.entry.name)?)?;
-        Ok(hasher.finalize().to_hex().as_str() == hash)
+        file.has_bytes(|| self.read(&file.entry.name))
     }
 
     /// Deletes the object that was just seen under its name. Where the service knows conditions (S3 does since 2025) nothing that

@@ -77,12 +77,7 @@ impl Aside {
         if !same()? {
             return Ok(false);
         }
-        let Some(hash) = file.hash else {
-            return Ok(true);
-        };
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(&path)?)?;
-        Ok(hasher.finalize().to_hex().as_str() == hash && same()?)
+        Ok(file.has_bytes(|| File::open(&path))? && (file.hash.is_none() || same()?))
     }
 
     /// Puts the file back if it is still aside, and removes the private folder.

@@ -128,6 +128,7 @@ fn nothing_is_read_listed_written_or_removed_through_a_link_that_leads_outside()
     let exact = ExactFile {
         entry: &ours,
         hash: None,
+        on_read: &|| {},
     };
     for new in [&below, &name("folder/new"), &name("folder/deeper/new")] {
         refused(files.create(new).map(drop));
@@ -448,6 +449,7 @@ fn a_location_that_is_away_is_no_empty_one_and_is_not_made_anew() {
     let exact = ExactFile {
         entry: &entry,
         hash: None,
+        on_read: &|| {},
     };
     for (call, failed) in [
         ("stat", files.stat(&file).map(drop)),
