@@ -14,7 +14,10 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 use self::aside::Aside;
 pub use self::awaited::AwaitedFiles;
@@ -35,10 +38,12 @@ const MAX_DEPTH: usize = FileName::MAX_BYTES / 2;
 pub struct LocalFiles {
     location: String,
     root: PathBuf,
+    /// Removes and puts back what ended processes left, from the opening until it has walked through all folders.
+    cleanup: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl LocalFiles {
-    /// Opens the folder `root`, creating it if it is missing, and removes unfinished files of dead processes in it.
+    /// Opens the folder `root`, creating it if it is missing, and begins to remove unfinished files of dead processes in it.
     /// `location` is the text that the user wrote for it.
     pub fn open(location: &str, root: &Path) -> io::Result<Self> {
         Self::make_folder(root)?;
@@ -54,14 +59,37 @@ impl LocalFiles {
     /// Opens the folder `root`, in which Streampress writes.
     fn open_own(location: &str, root: &Path) -> io::Result<Self> {
         let files = Self::open_existing(location, root)?;
-        files.walk(Reserved::Included, &mut |found| {
+        let walked = Self::open_existing(location, root)?;
+        // A large tree takes minutes to walk through, and what is left in it is in the way of no new file.
+        let cleanup = thread::Builder::new()
+            .name("unfinished files".to_owned())
+            .spawn(move || walked.clean_up())?;
+        *files.cleanup.lock() = Some(cleanup);
+        Ok(files)
+    }
+
+    /// Removes unfinished files of ended processes, and puts back what they had set aside. A lock tells them from those of
+    /// living processes, this one included.
+    fn clean_up(&self) {
+        let walked = self.walk(Reserved::Included, &mut |found| {
             if let Found::Entry(path, _) = found
                 && path.file_name().is_some_and(pending::is_ours)
             {
                 pending::remove_if_abandoned(path);
             }
-        })?;
-        Ok(files)
+        });
+        if let Err(error) = walked {
+            tracing::warn!(%error, "Could not look for unfinished files of ended processes.");
+        }
+    }
+
+    /// Waits until what ended processes had set aside is back.
+    fn await_cleanup(&self) {
+        let mut cleanup = self.cleanup.lock();
+        if let Some(cleanup) = cleanup.take() {
+            // A panic in it was reported as it happened.
+            let _ = cleanup.join();
+        }
     }
 
     /// Opens the folder `root` for reading; an error when there is none. Nothing in it is changed.
@@ -76,6 +104,7 @@ impl LocalFiles {
         Ok(Self {
             location: location.to_owned(),
             root,
+            cleanup: Mutex::default(),
         })
     }
 
@@ -344,6 +373,7 @@ impl Files for LocalFiles {
     }
 
     fn list(&self) -> io::Result<Listing> {
+        self.await_cleanup();
         let mut listing = Listing::default();
         self.walk(Reserved::Skipped, &mut |found| match found {
             Found::Entry(path, entry) if !pending::is_ours(&entry.file_name()) => {

@@ -2,7 +2,7 @@
 //! recognise what a dead process left.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -29,17 +29,56 @@ pub(super) fn is_ours(name: &OsStr) -> bool {
     temporary_name::is_random(name, SUFFIX)
 }
 
-/// Removes a temporary file whose writer has ended.
+/// What became of a temporary file that was found.
+#[derive(Debug)]
+pub(super) enum Leftover {
+    /// Its writer had ended: it is removed.
+    Removed,
+    /// Its writer lives, or it is gone: nothing is left to do.
+    InUse,
+    /// Whether its writer lives cannot be told, or it cannot be removed: it stays.
+    Stays(io::Error),
+}
+
+/// Removes a temporary file whose writer has ended, and says so.
 pub(super) fn remove_if_abandoned(path: &Path) {
+    match remove_unless_locked(path, File::try_lock) {
+        Leftover::Removed => {
+            tracing::info!(path = %path.display(), "Removed an unfinished file of an ended process.");
+        }
+        Leftover::InUse => {}
+        Leftover::Stays(error) => {
+            tracing::warn!(
+                path = %path.display(),
+                %error,
+                "An unfinished file stays: it cannot be locked or removed. Remove it by hand where nothing writes it."
+            );
+        }
+    }
+}
+
+/// Removes a temporary file if `lock` locks it: its writer holds the lock for as long as it lives.
+pub(super) fn remove_unless_locked(
+    path: &Path,
+    lock: impl FnOnce(&File) -> Result<(), TryLockError>,
+) -> Leftover {
     // Without following links: a planted link must not make us lock another file.
     if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
-        return;
+        return Leftover::InUse;
     }
-    if let Ok(file) = File::open(path)
-        && file.try_lock().is_ok()
-    {
-        let removed = fs::remove_file(path);
-        tracing::info!(path = %path.display(), ok = removed.is_ok(), "Removed an unfinished file of an ended process.");
+    let removing = || -> io::Result<Leftover> {
+        // NFS gives an exclusive lock only to a handle that may write.
+        let file = OpenOptions::new().write(true).open(path)?;
+        match lock(&file) {
+            Ok(()) => fs::remove_file(path).map(|()| Leftover::Removed),
+            Err(TryLockError::WouldBlock) => Ok(Leftover::InUse),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    };
+    match removing() {
+        Ok(done) => done,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Leftover::InUse,
+        Err(error) => Leftover::Stays(error),
     }
 }
 
@@ -133,7 +172,19 @@ fn open_temporary(folder: &Path) -> io::Result<Option<(PathBuf, File)>> {
         .write(true)
         .create_new(true)
         .open(&path)?;
-    let kept = file.try_lock().is_ok() && file.metadata()?.nlink() > 0;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => {
+            let _ = fs::remove_file(&path);
+            return Err(say(error, "cannot lock", &path));
+        }
+    }
+    // NFS keeps a removed file that is open under another name: only the name tells.
+    let inode = file.metadata()?.ino();
+    let kept = path
+        .symlink_metadata()
+        .is_ok_and(|meta| meta.ino() == inode);
     Ok(kept.then_some((path, file)))
 }
 

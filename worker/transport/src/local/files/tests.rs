@@ -2,15 +2,18 @@
 #![expect(clippy::unwrap_used, reason = "tests end by panicking")]
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use tempfile::TempDir;
 
+use super::pending::{self, Leftover};
 use super::{AwaitedFiles, LocalFiles, PendingLocal};
 use crate::contract_tests::{
     self,
@@ -269,9 +272,70 @@ fn an_ended_processs_unfinished_file_is_removed_and_a_living_ones_is_not() {
         "opening for reading must not change anything"
     );
     let again = open(folder.path());
+    again.await_cleanup();
     assert!(!left.exists() && theirs.exists());
     alive.commit(version(1)).unwrap();
     assert_eq!(read(&again, &name("deep/alive")), b"still writing");
+}
+
+/// As NFS does it: an exclusive lock is only for a handle that may write.
+fn lock_as_on_nfs(file: &File) -> Result<(), TryLockError> {
+    let flags = rustix::fs::fcntl_getfl(file).unwrap();
+    match flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+        true => file.try_lock(),
+        false => Err(TryLockError::Error(Errno::BADF.into())),
+    }
+}
+
+#[test]
+fn an_unfinished_file_is_removed_where_only_a_writer_may_lock_it_as_on_nfs() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = folder.path().join(".streampress-0123456789abcdef.part");
+    fs::write(&left, "half").unwrap();
+    let writer = File::open(&left).unwrap();
+    writer.lock().unwrap();
+    let found = pending::remove_unless_locked(&left, lock_as_on_nfs);
+    assert!(matches!(found, Leftover::InUse), "{found:?}");
+    assert!(left.exists(), "its writer lives");
+    drop(writer);
+    let found = pending::remove_unless_locked(&left, lock_as_on_nfs);
+    assert!(matches!(found, Leftover::Removed), "{found:?}");
+    assert!(!left.exists());
+}
+
+#[test]
+fn an_unfinished_file_that_cannot_be_locked_stays_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = folder.path().join(".streampress-0123456789abcdef.part");
+    fs::write(&left, "half").unwrap();
+    let refused = |_: &File| Err(TryLockError::Error(Errno::NOLCK.into()));
+    let found = pending::remove_unless_locked(&left, refused);
+    let Leftover::Stays(error) = found else {
+        panic!("{found:?}");
+    };
+    assert_eq!(error.to_string(), "No locks available (os error 37)");
+    assert!(left.exists());
+}
+
+#[test]
+fn a_location_can_be_written_while_its_unfinished_files_are_still_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    // So many that the walk is still under way while the first files are written.
+    for number in 0..500 {
+        let below = folder.path().join(format!("{number}"));
+        fs::create_dir(&below).unwrap();
+        fs::write(below.join(".streampress-0123456789abcdef.part"), "half").unwrap();
+    }
+    let files = open(folder.path());
+    for number in 0..500 {
+        let name = name(&format!("{number}/a.csv"));
+        write(&files, &name, b"whole", version(1));
+        assert_eq!(read(&files, &name), b"whole");
+    }
+    files.await_cleanup();
+    for number in 0..500 {
+        assert_eq!(entries(&folder.path().join(format!("{number}"))), 1);
+    }
 }
 
 #[test]
@@ -283,7 +347,7 @@ fn a_file_that_an_ended_process_had_set_aside_goes_back_and_replaces_none() {
         .join("sub/.streampress-0123456789abcdef.aside");
     fs::create_dir_all(&aside).unwrap();
     fs::write(aside.join("a.csv"), "the older").unwrap();
-    let held = fs::File::open(&aside).unwrap();
+    let held = File::open(&aside).unwrap();
     held.lock().unwrap();
     assert!(names(&files).is_empty(), "its process still works on it");
     drop(held);
@@ -297,6 +361,15 @@ fn a_file_that_an_ended_process_had_set_aside_goes_back_and_replaces_none() {
     assert_eq!(read(&files, &name("sub/a.csv")), b"the older");
     assert_eq!(read(&files, &name("sub/a.kept-1.csv")), b"older still");
     assert!(!aside.exists());
+}
+
+#[test]
+fn the_first_listing_shows_what_was_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let aside = folder.path().join(".streampress-0123456789abcdef.aside");
+    fs::create_dir_all(&aside).unwrap();
+    fs::write(aside.join("a.csv"), "whole").unwrap();
+    assert_eq!(names(&open(folder.path())), ["a.csv"]);
 }
 
 #[test]
