@@ -33,8 +33,22 @@ pub(crate) struct Cli {
     /// The form of log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "STREAMPRESS_LOG_FORMAT", hide_env = true)]
     pub(crate) log_format: LogFormat,
+    /// Whether what people read has colours; `auto`: on a terminal, unless NO_COLOR is set
+    // Read by `output::choose_colour` before anything is parsed, so that it holds for help and errors too.
+    #[arg(long, global = true, value_enum, default_value_t = ColourChoice::Auto, value_name = "WHEN")]
+    pub(crate) color: ColourChoice,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColourChoice {
+    /// On a terminal, unless NO_COLOR is set or TERM is dumb.
+    Auto,
+    /// Also in a file or a pipe.
+    Always,
+    /// Nowhere.
+    Never,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

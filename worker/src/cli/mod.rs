@@ -41,6 +41,7 @@ use crate::telemetry::open_files::{FileUse, LowFileLimit, OpenFiles};
 
 /// Parses the arguments, runs the command, and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
+    output::choose_colour(std::env::args_os());
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(other) if other.use_stderr() => other.exit(),
@@ -193,6 +194,7 @@ fn start_logging(cli: &Cli) -> Logging {
         },
         default,
         has_traces,
+        has_colour: output::has_colour(),
         writer: progress::log_writer,
     });
     match logging.notice() {

@@ -1,16 +1,20 @@
 //! What commands print, and the files they read and write: `-` is standard input or output; a file appears whole or not at
 //! all, and replaces another only with --force.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use clap::builder::styling::{AnsiColor, Style};
-
+use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum as _;
+use clap::builder::styling::{AnsiColor, Style};
 use serde_json::json;
 use tempfile::NamedTempFile;
+
+use super::args::ColourChoice;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const NOTE: Style = AnsiColor::Cyan.on_default().bold();
@@ -33,6 +37,32 @@ pub(super) fn print(text: &str) -> Result<()> {
 pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let cause = error.downcast_ref::<io::Error>();
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Takes `--color` from the command line before clap reads it, since clap's own help and errors must follow it too. What cannot
+/// be read is left to clap, which names it.
+pub(super) fn choose_colour(args: impl IntoIterator<Item = OsString>) {
+    let mut args = args.into_iter().take_while(|arg| arg != "--");
+    let mut given = None;
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--color") => given = args.next(),
+            Some(arg) => given = arg.strip_prefix("--color=").map(Into::into).or(given),
+            None => {}
+        }
+    }
+    let given = given.as_deref().and_then(OsStr::to_str);
+    match given.and_then(|given| ColourChoice::from_str(given, false).ok()) {
+        Some(ColourChoice::Always) => ColorChoice::Always,
+        Some(ColourChoice::Never) => ColorChoice::Never,
+        Some(ColourChoice::Auto) | None => ColorChoice::Auto,
+    }
+    .write_global();
+}
+
+/// Whether what goes to standard error has colours: as `--color` says, else on a terminal unless NO_COLOR is set.
+pub(super) fn has_colour() -> bool {
+    AutoStream::choice(&io::stderr()) != ColorChoice::Never
 }
 
 /// Whether what commands say is JSON, as their log is.

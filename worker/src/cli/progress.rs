@@ -70,9 +70,14 @@ impl Bars {
     fn new() -> Self {
         let all = BARS.get_or_init(MultiProgress::new).clone();
         let bar = |name: &'static str| {
-            let style = ProgressStyle::with_template(
-                "{prefix:>10} {bar:32.cyan/blue} {pos:>6}/{len:<6} {msg}",
-            );
+            let colours = if output::has_colour() {
+                ".cyan/blue"
+            } else {
+                ""
+            };
+            let style = ProgressStyle::with_template(&format!(
+                "{{prefix:>10}} {{bar:32{colours}}} {{pos:>6}}/{{len:<6}} {{msg}}"
+            ));
             let bar = ProgressBar::new(0).with_prefix(name);
             all.add(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
         };

@@ -21,6 +21,8 @@ pub(crate) struct LogOptions {
     pub(crate) default: Level,
     /// Whether the command starts or continues traces, which are exported where a collector is named.
     pub(crate) has_traces: bool,
+    /// Whether lines for people have colours.
+    pub(crate) has_colour: bool,
     /// Makes the writer of one line.
     pub(crate) writer: fn() -> Box<dyn Write>,
 }
@@ -61,7 +63,7 @@ pub(crate) fn start(options: LogOptions) -> Logging {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(options.writer)
         .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+        .with_ansi(options.has_colour);
     let lines = match options.form {
         LogForm::Plain if rust_log.is_none() => {
             let plain = PlainLines::new(options.writer);
