@@ -122,6 +122,7 @@ fn the_chart_brings_the_dashboard_and_names_metrics_that_exist() {
     metrics.reconciled("ok", std::time::Duration::ZERO);
     metrics.phase(None, Some(streampress_crds::api::status::Phase::Running));
     let with_figures = streampress_crds::CompressionPipelineStatus {
+        phase: Some(streampress_crds::api::status::Phase::Running),
         backlog: Some(streampress_crds::api::status::BacklogStatus {
             files: Some(1),
             chunks: Some(1),

@@ -14,6 +14,7 @@ pub fn page() -> String {
     operator.reconciled("settled", Duration::ZERO);
     operator.phase(None, Some(Phase::Pending));
     let status = CompressionPipelineStatus {
+        phase: Some(Phase::Pending),
         backlog: Some(BacklogStatus {
             files: Some(1),
             chunks: Some(1),

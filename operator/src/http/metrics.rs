@@ -26,11 +26,24 @@ pub struct OperatorMetrics {
     leads: Gauge,
     pipelines: Gauge,
     phases: Family<MetricLabels, Gauge>,
+    pipeline_phase: Family<MetricLabels, Gauge>,
     backlog: Family<MetricLabels, Gauge>,
     dead_letters: Family<MetricLabels, Gauge>,
     waiting_since: Family<MetricLabels, Gauge>,
     at_risk: Family<MetricLabels, Gauge>,
 }
+
+/// All phases: a pipeline has the metric of one of them.
+const PHASES: [Phase; 8] = [
+    Phase::Pending,
+    Phase::Running,
+    Phase::Suspending,
+    Phase::Suspended,
+    Phase::Completed,
+    Phase::Degraded,
+    Phase::Failed,
+    Phase::Deleting,
+];
 
 /// The queues of the metric of backlogs.
 const QUEUES: [&str; 3] = ["files", "chunks", "receipts"];
@@ -62,6 +75,12 @@ impl Default for OperatorMetrics {
         registry.register("leads", "1 while this operator leads", leads.clone());
         registry.register("pipelines", "Pipelines followed", pipelines.clone());
         registry.register("phases", "Pipelines, by phase", phases.clone());
+        let pipeline_phase = Family::<MetricLabels, Gauge>::default();
+        registry.register(
+            "pipeline_phase",
+            "1 for the phase that the pipeline is in",
+            pipeline_phase.clone(),
+        );
         let backlog = Family::<MetricLabels, Gauge>::default();
         registry.register(
             "pipeline_backlog",
@@ -95,6 +114,7 @@ impl Default for OperatorMetrics {
             leads,
             pipelines,
             phases,
+            pipeline_phase,
             backlog,
             dead_letters,
             waiting_since,
@@ -166,6 +186,12 @@ impl OperatorMetrics {
             labels.push(("queue", queue.to_owned()));
             set(&self.backlog, labels, depth);
         }
+        for phase in PHASES {
+            let mut labels = labels_of(namespace, name);
+            labels.push(("phase", format!("{phase:?}")));
+            let is_in = status.phase == Some(phase);
+            set(&self.pipeline_phase, labels, is_in.then_some(1));
+        }
         let labels = || labels_of(namespace, name);
         set(&self.dead_letters, labels(), backlog.dead);
         let since = backlog.waiting_since.and_then(|since| since.parse().ok());
@@ -212,6 +238,33 @@ mod tests {
     use streampress_crds::api::status::{BacklogStatus, RetentionStatus};
 
     use super::*;
+
+    #[test]
+    fn a_pipeline_has_the_metric_of_the_phase_that_it_is_in_and_of_no_other() {
+        let metrics = OperatorMetrics::default();
+        let lines = || -> Vec<String> {
+            let text = metrics.text();
+            let lines = text
+                .lines()
+                .filter(|line| line.contains("_pipeline_phase{"));
+            lines.map(str::to_owned).collect()
+        };
+        let line = |phase: Phase| {
+            format!(
+                "streampress_operator_pipeline_phase{{namespace=\"shop\",pipeline=\"orders\",phase=\"{phase:?}\"}} 1"
+            )
+        };
+        for phase in PHASES {
+            let status = CompressionPipelineStatus {
+                phase: Some(phase),
+                ..CompressionPipelineStatus::default()
+            };
+            metrics.pipeline("shop", "orders", &status);
+            assert_eq!(lines(), [line(phase)]);
+        }
+        metrics.forget("shop", "orders");
+        assert!(lines().is_empty(), "{:?}", lines());
+    }
 
     #[test]
     fn the_metrics_of_a_pipeline_carry_its_name_and_leave_out_what_is_not_known() {
