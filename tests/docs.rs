@@ -69,6 +69,13 @@ impl Checkout {
                 .map(|i| format!("{{\"id\":{i},\"file\":{number}}}\n"))
                 .collect();
             fs::write(logs.join(format!("{number}.json")), rows).expect("written");
+            let table: String = (0..200).map(|i| format!("{i},{number},10.5\n")).collect();
+            fs::write(logs.join(format!("{number}.csv")), table).expect("written");
+            let lines: String = (0..200)
+                .map(|i| format!("2026-11-28T10:00:{:02}Z GET /{number} 200\n", i % 60))
+                .collect();
+            fs::write(logs.join(format!("{number}.txt")), &lines).expect("written");
+            fs::write(logs.join(format!("{number}.log")), lines).expect("written");
         }
         Self(folder)
     }

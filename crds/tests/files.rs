@@ -47,6 +47,40 @@ fn every_example_is_valid_in_a_cluster_and_without_notices() {
 }
 
 #[test]
+fn an_example_that_is_to_be_applied_brings_the_claims_and_secrets_that_it_names() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let mut applied = 0;
+    for folder in [examples.clone(), examples.join("kind")] {
+        for entry in folder.read_dir().expect("the examples") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !name.ends_with(".yaml") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("an example");
+            let says_apply = text
+                .lines()
+                .any(|line| line.contains("kubectl apply -f") && line.ends_with(&*name));
+            if !says_apply {
+                continue;
+            }
+            applied += 1;
+            for (key, kind) in [
+                ("claimName: ", "PersistentVolumeClaim"),
+                ("credentialsSecretRef: {name: ", "Secret"),
+            ] {
+                for named in text.split(key).skip(1) {
+                    let named = named.split(['}', ',', '\n']).next().unwrap_or_default();
+                    let brought = format!("kind: {kind}\nmetadata:\n  name: {named}\n");
+                    assert!(text.contains(&brought), "{name} lacks the {kind} {named}");
+                }
+            }
+        }
+    }
+    assert!(applied >= 2, "{applied} examples say 'kubectl apply -f'");
+}
+
+#[test]
 fn all_problems_of_a_file_are_reported_at_once_in_their_order() {
     let said = spec_problems(
         "spec:\n\
