@@ -112,8 +112,62 @@ async fn a_key_that_no_file_can_have_hides_nothing() {
     }
     on(&open(&cloud), |files| {
         contract::what_has_no_name_hides_no_file(files, &[ReservedEntry::Replies]);
+        let left_out = files.list().expect("listed").left_out;
+        let dots = "has a '.' or '..' part";
+        let expected = [
+            ("../c.csv", dots),
+            (".streampress/replies/../c.csv", dots),
+            (".streampress/replies/a//b.csv", "has an empty part"),
+            (".streampress/replies/d/./e.csv", dots),
+            ("a//b.csv", "has an empty part"),
+            ("d/./e.csv", dots),
+        ];
+        assert_eq!(left_out.len(), expected.len(), "{left_out:?}");
+        for (left, (name, why)) in left_out.iter().zip(expected) {
+            assert_eq!(left.name, name);
+            assert!(left.reason.contains(why), "{left:?}");
+            let remedy = "copy the object to another key";
+            assert!(left.reason.contains(remedy), "{left:?}");
+        }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_begins_with_a_slash_is_named_with_the_reason_and_hides_nothing() {
+    let cloud = Cloud::start().await;
+    for key in ["/leading.csv", "good.csv", "in//leading.csv"] {
+        let object = format!("shared/{key}");
+        cloud.fake_aws.s3().write(&object, b"words");
+    }
+    for (prefix, leading, good) in [
+        (
+            "",
+            vec!["/leading.csv", "in//leading.csv"],
+            vec!["good.csv"],
+        ),
+        ("in", vec!["/leading.csv"], vec![]),
+    ] {
+        let location = format!("s3://shared/{prefix}");
+        let files = cloud.aws.files(&location, "shared", prefix);
+        let files: Arc<dyn Files> = Arc::new(files.expect("opens"));
+        let listing = on(&files, |files| files.list().expect("listed")).await;
+        let listed: Vec<&str> = listing
+            .files
+            .iter()
+            .map(|file| file.name.as_str())
+            .collect();
+        assert_eq!(listed, good, "{location}");
+        let left_out: Vec<&str> = listing.left_out.iter().map(|left| &*left.name).collect();
+        assert_eq!(left_out, leading, "{location}");
+        for left in &listing.left_out {
+            let expected = format!(
+                "has a key that cannot be a file's name (file name {:?} is absolute or has an empty part; give a name inside the location): copy the object to another key",
+                left.name
+            );
+            assert_eq!(left.reason, expected);
+        }
+    }
 }
 
 /// Begins a large object over the one that is there; another program replaces that at the moment of the commit.

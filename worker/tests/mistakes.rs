@@ -387,6 +387,10 @@ fn a_folder_where_a_file_belongs_is_said_to_be_one() {
             "write a whole number, 1 or more",
         ),
         (
+            &["run", "pipeline.yaml", "--files", "0"],
+            "write a whole number, 1 or more",
+        ),
+        (
             &["compress", "pipeline.yaml", "--listen", "99"],
             "write an IP address and a port",
         ),

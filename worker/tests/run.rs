@@ -227,6 +227,233 @@ fn bad_yaml_ends_with_code_64_and_names_line_and_field() {
 }
 
 #[test]
+fn a_run_never_says_that_more_files_are_announced_than_there_are() {
+    let folder = WorkFolder::with_generator(1);
+    for (files, line) in [
+        ("3", "announced 3 of 3, compressed 3 ("),
+        ("2", "announced 3, compressed 3 ("),
+    ] {
+        let output = folder.run(&["run", "pipeline.yaml", "--data", "data", "--files", files]);
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn results_that_are_lost_are_an_error_and_a_closed_pipe_is_none() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/a.txt", "words");
+    folder.write("data/out/a.txt/in-the-way.txt", "theirs");
+    folder.run(&["run", "pipeline.yaml", "--data", "data"]);
+    folder.write("good/in/a.txt", "words");
+    for args in [
+        &["validate", "pipeline.yaml"][..],
+        &["run", "pipeline.yaml", "--data", "good", "--json"],
+        &["run", "pipeline.yaml", "--data", "good"],
+        &["redrive", "pipeline.yaml", "--data", "data", "--list"],
+    ] {
+        let printed = folder.run(args);
+        assert!(printed.status.success(), "{}", text(&printed.stderr));
+        assert!(!printed.stdout.is_empty(), "{args:?} prints nothing");
+        let full = fs::File::options().write(true).open("/dev/full");
+        let mut command = folder.command(args);
+        let lost = command.stdout(full.expect("opens")).stderr(Stdio::piped());
+        let lost = lost.output().expect("it ends");
+        let said = text(&lost.stderr);
+        assert_eq!(lost.status.code(), Some(1), "{args:?}: {said}");
+        assert!(
+            said.contains("writing to standard output"),
+            "{args:?}: {said}"
+        );
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let closed = folder
+            .command(args)
+            .stdout(writer)
+            .status()
+            .expect("it ends");
+        assert!(closed.success(), "{args:?}");
+    }
+}
+
+/// A destination of 512 KiB that is full, below `data/out` of a folder.
+#[cfg(target_os = "linux")]
+const ON_A_FULL_DISK: &str = "mount -t tmpfs -o size=512k tmpfs data/out || exit 77
+head -c 512k /dev/zero >data/out/filler
+exec \"$0\" \"$@\"";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_with_a_full_disk_says_so_once_and_goes_on_when_there_is_space() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/a.txt", "words\n".repeat(20_000));
+    fs::create_dir(folder.path("data/out")).expect("made");
+    let log = fs::File::create(folder.path("log")).expect("made");
+    let outer = ["/usr/bin/unshare", "-m", "/bin/sh", "-c", ON_A_FULL_DISK];
+    let mut command = folder.command_under(&outer, &["run", "pipeline.yaml", "--data", "data"]);
+    let mut running = command
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("it starts");
+    let full = "No space left on device";
+    eventually_blocking("the full disk is said", || {
+        folder.log().contains(full) || running.try_wait().is_ok_and(|ended| ended.is_some())
+    });
+    if let Ok(Some(ended)) = running.try_wait() {
+        let said = folder.log();
+        // A user who may make no namespace, or mount nothing in it.
+        assert!(
+            ended.code() == Some(77) || said.contains("unshare"),
+            "{said}"
+        );
+        return;
+    }
+    let filler = format!(
+        "/proc/{}/root/{}",
+        running.id(),
+        folder.path("data/out/filler").display()
+    );
+    fs::remove_file(filler).expect("removed");
+    let ended = running.wait().expect("it ends");
+    let said = folder.log();
+    assert!(ended.success(), "{said}");
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains(full)).collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    assert!(lines[0].contains("data/out"), "{said}");
+}
+
+/// Runs the command on a terminal of its own; what it wrote there.
+#[cfg(target_os = "linux")]
+fn on_a_terminal(folder: &WorkFolder, args: &[&str], variables: &[(&str, &str)]) -> Vec<u8> {
+    let line = [&[env!("CARGO_BIN_EXE_streampress")], args]
+        .concat()
+        .join(" ");
+    let script = ["-qec", &line, "/dev/null"];
+    let output = Command::new("/usr/bin/script")
+        .args(script)
+        .current_dir(folder.path(""))
+        .env_clear()
+        .env("TERM", "xterm")
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output();
+    output.expect("script runs").stdout
+}
+
+/// Whether it has a sequence that sets a colour or a style.
+fn has_colour(written: &[u8]) -> bool {
+    text(written).split("\u{1b}[").skip(1).any(|sequence| {
+        let end = sequence.find(|c: char| !c.is_ascii_digit() && c != ';');
+        end.is_some_and(|end| sequence[end..].starts_with('m'))
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn everything_has_colours_on_a_terminal_unless_no_color_or_the_option_says_otherwise() {
+    let folder = WorkFolder::with_generator(2);
+    let no_color = [("NO_COLOR", "1")];
+    for (number, args) in [
+        &["--help"][..],
+        &["runn"],
+        &["run", "missing.yaml"],
+        &["run", "pipeline.yaml", "--data", "DATA"],
+        &[
+            "generate",
+            "pipeline.yaml",
+            "--data",
+            "DATA",
+            "--files",
+            "1",
+        ],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (case, (variables, option, expected)) in [
+            (&[][..], &[][..], true),
+            (&no_color, &[], false),
+            (&[], &["--color=never"], false),
+            (&[("TERM", "dumb")], &[], false),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let data = format!("data-{number}-{case}");
+            let args: Vec<&str> = args
+                .iter()
+                .map(|arg| if *arg == "DATA" { &*data } else { arg })
+                .chain(option.iter().copied())
+                .collect();
+            let written = on_a_terminal(&folder, &args, variables);
+            assert!(!written.is_empty(), "{args:?}");
+            let said = text(&written);
+            assert_eq!(
+                has_colour(&written),
+                expected,
+                "{args:?} {variables:?}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_goes_to_a_file_or_a_pipe_has_colours_only_if_the_option_says_so() {
+    let folder = WorkFolder::with_generator(1);
+    for (number, args) in [
+        &["--help"][..],
+        &["runn"],
+        &["run", "missing.yaml"],
+        &[
+            "generate",
+            "pipeline.yaml",
+            "--data",
+            "DATA",
+            "--files",
+            "1",
+        ],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (case, (option, expected)) in [
+            (&[][..], false),
+            (&["--color", "auto"], false),
+            (&["--color", "always"], true),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let data = format!("data-{number}-{case}");
+            let args: Vec<&str> = option
+                .iter()
+                .copied()
+                .chain(
+                    args.iter()
+                        .map(|arg| if *arg == "DATA" { &*data } else { arg }),
+                )
+                .collect();
+            let output = folder
+                .command(&args)
+                .env("NO_COLOR", "1")
+                .output()
+                .expect("it ends");
+            let written = [output.stdout, output.stderr].concat();
+            assert!(!written.is_empty(), "{args:?}");
+            assert_eq!(
+                has_colour(&written),
+                expected,
+                "{args:?}: {}",
+                text(&written)
+            );
+        }
+    }
+}
+
+#[test]
 fn a_mistyped_command_ends_with_code_2() {
     let folder = WorkFolder::with_generator(1);
     assert_eq!(

@@ -6,7 +6,7 @@ mod support;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -244,6 +244,54 @@ fn what_cannot_be_taken_is_named_and_the_rest_is_restored() {
     fs::remove_file(folder.path("in/link.csv")).expect("removed");
     fs::remove_file(folder.path("in").join(OsStr::from_bytes(b"bad\xff.csv"))).expect("removed");
     assert_eq!(folder.run_summary(&["--input", "in"])["filesRestored"], 1);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_unreadable_file_and_an_unreadable_folder_are_named_and_the_rest_is_restored() {
+    let folder = folder();
+    for name in ["good.csv", "secret.csv", "locked/inner.csv"] {
+        folder.write(&format!("in/{name}"), "1,2\n");
+    }
+    let permit = |name: &str, mode: u32| {
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(folder.path(name), permissions).expect("set");
+    };
+    permit("in/secret.csv", 0o000);
+    permit("in/locked", 0o000);
+    let all = [
+        "run",
+        "pipeline.yaml",
+        "--data",
+        "data",
+        "--json",
+        "--input",
+        "in",
+    ];
+    let output = folder.ordinary_command(&all).output().expect("it starts");
+    permit("in/secret.csv", 0o600);
+    permit("in/locked", 0o700);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let summary = summary(&output);
+    assert_eq!(summary["filesRestored"], 1, "{summary}");
+    assert_eq!(summary["filesLeftOut"], 2, "{summary}");
+    let left_out = summary["leftOut"].as_array().expect("a list");
+    for (left, (name, reason)) in left_out.iter().zip([
+        ("locked", "make the folder readable"),
+        (
+            "secret.csv",
+            "Permission denied (os error 13); once it can be read it is taken",
+        ),
+    ]) {
+        assert_eq!(left[0], name, "{summary}");
+        let why = left[1].as_str().expect("a reason");
+        assert!(why.contains(reason), "{summary}");
+        let line = said.lines().find(|line| line.contains(name));
+        assert!(line.is_some_and(|line| line.contains(reason)), "{said}");
+    }
+    assert_eq!(folder.run_summary(&["--input", "in"])["filesRestored"], 3);
+    assert_eq!(folder.files("data/out"), folder.files("in"));
 }
 
 #[test]

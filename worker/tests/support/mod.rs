@@ -37,15 +37,37 @@ impl WorkFolder {
 
     /// A command in the folder, without the machine's environment variables.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_streampress"));
+        self.command_under(&[], args)
+    }
+
+    /// The same under another program, such as `nice`.
+    pub fn command_under(&self, outer: &[&str], args: &[&str]) -> Command {
+        let all = [outer, &[env!("CARGO_BIN_EXE_streampress")], args].concat();
+        let mut command = Command::new(all[0]);
         command
             .current_dir(self.folder.path())
-            .args(args)
+            .args(&all[1..])
             .env_clear()
             // Tells the program of tests/mutations which mutation is in effect.
             .envs(std::env::var_os("STREAMPRESS_MUTATION").map(|it| ("STREAMPRESS_MUTATION", it)))
             .stdin(Stdio::null());
         command
+    }
+
+    /// The same as a user who may not read every file: the superuser gives that power up.
+    pub fn ordinary_command(&self, args: &[&str]) -> Command {
+        if !rustix::process::geteuid().is_root() {
+            return self.command(args);
+        }
+        let powers = "-dac_override,-dac_read_search";
+        let setpriv = [
+            "/usr/bin/setpriv",
+            "--bounding-set",
+            powers,
+            "--inh-caps",
+            powers,
+        ];
+        self.command_under(&setpriv, args)
     }
 
     /// Runs to the end.
