@@ -1,6 +1,8 @@
 //! `streampress recover` on the fake AWS: the queues are deleted and made again, and the stream has all there is.
 
-use serde_json::json;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 use streampress_tests::aws::Cloud;
 use streampress_tests::eventually_blocking;
 use streampress_tests::sandbox::Sandbox;
@@ -17,6 +19,28 @@ fn content(number: usize) -> String {
     };
     let row = |row: usize| format!("{},north,{}\n", number * 100_000 + row, row * row % 9973);
     (0..rows).map(row).collect()
+}
+
+/// The manifests in the queue, by the names of their files.
+fn manifests(cloud: &Cloud) -> BTreeMap<String, Value> {
+    let messages = cloud.fake_aws.sqs().peek("lost-chunks.fifo");
+    let named = |(body, _): (String, Value)| {
+        let manifest: Value = serde_json::from_str(&body).expect("JSON");
+        let name = manifest["file"]["name"].as_str().expect("a name");
+        (name.to_owned(), manifest)
+    };
+    messages.into_iter().map(named).collect()
+}
+
+/// What `recover` prints about the file of a manifest that is in the stream and not restored.
+fn line_of(manifest: &Value) -> String {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let bundle = match manifest["bundle"]["files"].as_u64() {
+        Some(files) => format!(", packed with {} other(s)", files - 1),
+        None => String::new(),
+    };
+    let (name, version) = (&manifest["file"]["name"], &manifest["fileVersion"]);
+    format!("{}: sent (version {}{bundle})\n", text(name), text(version))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,6 +70,8 @@ async fn every_packed_file_is_restored_after_the_queues_are_deleted() {
     cloud.fake_aws.reshard("lost-stream", 3).expect("resharded");
     submit(&names[FILES / 2..]);
     compress("second.log", FILES / 2);
+    let packed = manifests(&cloud);
+    assert_eq!(packed.len(), FILES);
     for name in ["lost-files.fifo", "lost-chunks.fifo", "lost-receipts.fifo"] {
         let request = json!({"QueueUrl": name});
         let deleted = cloud.fake_aws.ask_sqs("DeleteQueue", &request);
@@ -57,8 +83,23 @@ async fn every_packed_file_is_restored_after_the_queues_are_deleted() {
     let recovered = sandbox.run(&["recover", "pipeline.yaml", "--aws"]);
     let expected = format!("{FILES} file(s) in the stream: {FILES} sent to the chunks queue");
     assert!(recovered.stderr.contains(&expected), "{}", recovered.stderr);
-    recovered.success();
-    assert_eq!(cloud.fake_aws.sqs().len("lost-chunks.fifo"), FILES);
+    let said = recovered.success();
+    for manifest in packed.values() {
+        let line = line_of(manifest);
+        assert!(said.contains(&line), "{line}{said}");
+    }
+    let alone = ["0.csv", "1.csv"];
+    assert!(alone.iter().all(|name| packed[*name]["bundle"].is_null()));
+    let bundled = packed.values().filter(|it| it["bundle"].is_object());
+    assert!(bundled.count() > 2, "no files were packed together: {said}");
+    // The manifests of now are those of before, each with its version and its place in the bundle.
+    let recovered = manifests(&cloud);
+    assert_eq!(recovered.len(), FILES);
+    for (name, before) in &packed {
+        for field in ["file", "fileVersion", "records", "bundle"] {
+            assert_eq!(recovered[name][field], before[field], "{name}: {field}");
+        }
+    }
     let decompressor = sandbox.start("restores.log", &["decompress", "pipeline.yaml", "--aws"]);
     eventually_blocking("all files are restored", || {
         sandbox.files("out").len() == FILES

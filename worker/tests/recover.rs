@@ -2,12 +2,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use streampress_transport::contract_tests::eventually_blocking;
 use support::{WorkFolder, text};
 
@@ -41,6 +42,31 @@ fn lose_database(folder: &WorkFolder) {
     assert!(!folder.path("data/streampress.db").exists());
 }
 
+/// The manifests in the queues.
+fn manifests(folder: &WorkFolder) -> Vec<Value> {
+    let database = rusqlite::Connection::open(folder.path("data/streampress.db")).expect("opens");
+    let mut bodies = database
+        .prepare("SELECT body FROM messages")
+        .expect("a table");
+    let bodies = bodies.query_map([], |row| row.get::<_, String>(0));
+    let bodies = bodies.expect("readable").map(|body| body.expect("text"));
+    let messages = bodies.map(|body| serde_json::from_str(&body).expect("JSON"));
+    messages
+        .filter(|message: &Value| message["records"].is_object())
+        .collect()
+}
+
+/// What `recover` prints about the file of a manifest that is in the stream and not restored.
+fn line_of(manifest: &Value) -> String {
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let bundle = match manifest["bundle"]["files"].as_u64() {
+        Some(files) => format!(", packed with {} other(s)", files - 1),
+        None => String::new(),
+    };
+    let (name, version) = (&manifest["file"]["name"], &manifest["fileVersion"]);
+    format!("{}: sent (version {}{bundle})\n", text(name), text(version))
+}
+
 fn recover(folder: &WorkFolder) -> (Option<i32>, String) {
     recover_with(folder, &[])
 }
@@ -67,10 +93,27 @@ fn every_packed_file_is_restored_from_the_stream_alone() {
     folder.write("mine/large.txt", &large);
     folder.run_well(&[&["submit", "mine/large.txt"][..], &SUBMIT].concat());
     compress(&folder, 13);
+    let packed = manifests(&folder);
     lose_database(&folder);
     let (code, said) = recover(&folder);
     assert!(said.contains("13 file(s) in the stream: 13 sent"), "{said}");
     assert_eq!(code, Some(0), "{said}");
+    assert_eq!(packed.len(), 13);
+    for manifest in &packed {
+        let line = line_of(manifest);
+        assert!(said.contains(&line), "{line}{said}");
+    }
+    let bundled = packed.iter().filter(|it| it["bundle"].is_object());
+    assert!(bundled.count() > 1, "no files were packed together: {said}");
+    // The manifests of now are those of before, each with its version and its place in the bundle.
+    let facts = |manifests: &[Value]| -> BTreeMap<String, Value> {
+        let fact = |it: &Value| {
+            let facts = ["file", "fileVersion", "records", "bundle"].map(|field| &it[field]);
+            (it["file"]["name"].to_string(), json!(facts))
+        };
+        manifests.iter().map(fact).collect()
+    };
+    assert_eq!(facts(&manifests(&folder)), facts(&packed));
     decompress(&folder, || restored(&folder) == 13);
     assert_eq!(folder.files("data/in"), folder.files("data/out"));
 
