@@ -1,5 +1,6 @@
-//! The Python original's formats and variables on LocalStack: its recorded messages and records, and a small Python peer
-//! (`tests/peer/peer.py`) as compressor or decompressor opposite ours. Also a throughput comparison.
+//! Programs in Python opposite ours on LocalStack. `tests/peer/peer.py` speaks the formats of the Python original, as compressor or
+//! decompressor; the original's recorded messages and records and its variables are tried too. `tests/peer/consumer.py` restores files
+//! of our own format. Also a throughput comparison.
 //!
 //! Needs a LocalStack (see `aws_localstack`) and a Python with boto3 in STREAMPRESS_PYTHON (`tests/localstack python`
 //! prints one).
@@ -173,13 +174,8 @@ impl PeerFixture {
 
     /// Starts the peer in one of its roles; it exits after `count` files.
     fn peer(&self, role: &str, folder: &str, count: usize, more: &[&str]) -> tokio::process::Child {
-        let python = std::env::var("STREAMPRESS_PYTHON").expect(
-            "STREAMPRESS_PYTHON names a Python with boto3; 'tests/localstack python' prints one",
-        );
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer/peer.py");
         let [files, chunks, stream] = &self.names;
-        tokio::process::Command::new(python)
-            .arg(script)
+        python("peer.py")
             .args([
                 role,
                 "--endpoint",
@@ -199,7 +195,6 @@ impl PeerFixture {
             .arg(self.folder(folder))
             .args(more)
             .stdout(Stdio::null())
-            .kill_on_drop(true)
             .spawn()
             .expect("the peer starts")
     }
@@ -223,6 +218,20 @@ impl PeerFixture {
             .await;
         }
     }
+}
+
+/// A command that runs a program of `tests/peer`.
+fn python(program: &str) -> tokio::process::Command {
+    let python = std::env::var("STREAMPRESS_PYTHON").expect(
+        "STREAMPRESS_PYTHON names a Python with boto3; 'tests/localstack python' prints one",
+    );
+    let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer");
+    let mut command = tokio::process::Command::new(python);
+    command
+        .arg(peers.join(program))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .kill_on_drop(true);
+    command
 }
 
 fn consumer(
@@ -409,6 +418,94 @@ async fn a_peer_restores_the_files_of_a_compressor_configured_by_the_originals_v
         assert!(!log.contains(secret), "{secret} is in the log");
     }
     assert_eq!(compressor.stop(), Some(0));
+}
+
+/// Names and contents of files of all that a manifest and a record can say: small ones that share a block, with a first line that all
+/// have and without one; one of many records; one of `longest` bytes, whose records may be too many for a message; an empty one; odd
+/// names.
+fn files_of_every_shape(longest: usize) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    for number in 0..60_usize {
+        let rows = (0..20 + number).map(|row| format!("{number},{row},{}\n", row * row % 997));
+        let csv = format!("file,row,value\n{}", rows.collect::<String>());
+        files.push((format!("tables/{number}.csv"), csv.into_bytes()));
+        let json = format!("{{\"number\":{number},\"words\":[\"one\",\"two\"]}}\n");
+        files.push((format!("{number}.json"), json.repeat(10).into_bytes()));
+    }
+    files.push(("lines/of many records.json".into(), rows(1)));
+    let mut random = fastrand::Rng::with_seed(1);
+    let bytes = std::iter::repeat_with(|| random.u8(..));
+    files.push(("a long list.txt".into(), bytes.take(longest).collect()));
+    files.push(("empty.txt".into(), Vec::new()));
+    files.push(("Zürich/\u{4e2d}\u{6587} %41.txt".into(), b"words".to_vec()));
+    files
+}
+
+/// In the place of a decompressor: it reads all from the queue and the stream, and its receipts remove the sources.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_was_written_from_the_documents_restores_the_files_of_a_pipeline() {
+    // Small records: a list of them is too long for a message, and a description of many files is too long for a record.
+    for (version, record_size, longest) in [(1, "4Ki", 8 << 20), (2, "64Ki", 1 << 20)] {
+        let name = format!("consumed-{:x}", fastrand::u64(..));
+        let spec = format!(
+            "  codec: {{formatVersion: {version}, blockSize: 256Ki, recordSize: {record_size}}}\n  source: {{onRestored: Delete, settleSeconds: 0}}"
+        );
+        let sandbox = Sandbox::new(PROGRAM, &url(), &name, &spec);
+        sandbox.run(&["setup", "pipeline.yaml"]).success();
+        let files = files_of_every_shape(longest);
+        let mut submit = vec!["submit".to_owned(), "-p".into(), "pipeline.yaml".into()];
+        submit.push("--aws".into());
+        for (name, content) in &files {
+            let path = sandbox.data("in").join(name);
+            sandbox.write(&path, content);
+            submit.push(path.to_str().expect("text").to_owned());
+        }
+        let submit: Vec<&str> = submit.iter().map(String::as_str).collect();
+        sandbox.run(&submit).success();
+        let compressor = sandbox.start("compress.log", &["compress", "pipeline.yaml", "--aws"]);
+        let out = sandbox.path("restored");
+        let consumer = python("consumer.py")
+            .args(["--endpoint", &url()])
+            .args(["--chunks-queue", &format!("{name}-chunks.fifo")])
+            .args(["--receipts-queue", &format!("{name}-receipts.fifo")])
+            .args(["--stream", &format!("{name}-stream")])
+            .args(["--count", &files.len().to_string()])
+            .arg("--folder")
+            .arg(&out)
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .output();
+        let ended = tokio::time::timeout(PEER_ENDS, consumer).await;
+        let ended = ended.expect("the consumer ends").expect("it starts");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success(), "{said}{}", compressor.log());
+        for (name, content) in &files {
+            let restored = std::fs::read(out.join(name)).expect("restored");
+            assert!(restored == *content, "{name}, version {version}");
+        }
+        let met: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+        println!("FIGURE met by the consumer, version {version}: {met}");
+        let count = |what: &str| met[what].as_u64().unwrap_or(0);
+        assert_eq!(count("restored"), files.len() as u64);
+        assert_eq!(count("receipts"), files.len() as u64);
+        assert!(count("bundles") > 0 && count("files of bundles") > 2 * count("bundles"));
+        assert!(count("here") > 2, "{met}");
+        let packed = count("here") + count("listed");
+        assert_eq!(count(&format!("packed files of version {version}")), packed);
+        let is_small = record_size == "4Ki";
+        let undescribed = if is_small { count("bundles") } else { 0 };
+        assert_eq!(count("listed"), u64::from(is_small), "{met}");
+        assert_eq!(count("descriptions"), packed - undescribed, "{met}");
+        assert!(count("records") > packed, "{met}");
+        eventually("all sources are removed", async || {
+            files
+                .iter()
+                .all(|(name, _)| !sandbox.data("in").join(name).exists())
+        })
+        .await;
+        assert_eq!(compressor.stop(), Some(0));
+    }
 }
 
 /// About 1 MB of rows.
