@@ -33,8 +33,8 @@ const FORMATS: [FileFormat; 4] = [
 ];
 /// Bytes of a large file. There is one of each format, each of another schema.
 const LARGE: (u64, &str) = (8 << 20, "8 MiB");
-/// A measurement is repeated until it has taken this long: the system counts in hundredths of a second.
-const LEAST_SECONDS: f64 = 0.1;
+/// Work is repeated until it has taken this long.
+const LEAST_SECONDS: f64 = 0.03;
 /// Of so many measurements the median counts, where one is shorter than a second: a longer one is hardly disturbed.
 const MEASUREMENTS: usize = 3;
 const LONG_SECONDS: f64 = 1.0;
