@@ -10,6 +10,7 @@ use streampress_transport::{FileName, FileVersion, Sequence};
 
 #[path = "../../worker/codec/fuzz/src/checks.rs"]
 mod checks;
+mod differential;
 
 fn below_root(path: &str) -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -33,7 +33,7 @@ TRACE_BYTES = 25
 IS_LAST, HAS_TRACE, HAS_DESCRIPTION = 1, 2, 4
 NEWEST_RECORD, VERSIONS_WITH_RECORDS = 3, (1, 2, 3)
 MOST_KEPT_BUNDLES = 8
-# The queue gives a message to nobody else for so long: enough for all files of a batch.
+# The queue gives a message to no other consumer for so long: enough for all files of a batch.
 VISIBILITY_SECONDS = 600
 
 

@@ -8,8 +8,7 @@ from . import Damaged, unpack
 parser = argparse.ArgumentParser('streampress_unpack', description='Unpacks a packed file.')
 parser.add_argument('input', metavar='IN.spk')
 parser.add_argument('-o', dest='output', metavar='OUT', help='default: standard output')
-parser.add_argument('--limit', type=int, default=64 << 20, metavar='BYTES',
-                    help='the largest raw or packed length of a block, default: %(default)s')
+parser.add_argument('--limit', type=int, default=64 << 20, metavar='BYTES', help='of a block')
 options = parser.parse_args()
 try:
     with open(options.input, 'rb') as source:

@@ -25,7 +25,6 @@ def decompress(packed, data, version=1):
     """The bytes that `data` unpacks to; memory for no more than their length is used."""
     codec, parameter, length, _ = packed
     need(codec in (STORED, LZMA, BZ2, FILL), f'unknown codec {codec}')
-    need(not parameter or codec in (LZMA, FILL), f'codec {codec} has parameter {parameter}')
     wrong_size, primer = f'codec {codec}: {len(data)} packed bytes for {length}', 0
     if codec in (STORED, FILL):
         need(len(data) == (length if codec == STORED else 0), wrong_size)

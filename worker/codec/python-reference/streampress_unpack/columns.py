@@ -8,7 +8,6 @@ from .integers import read_integers
 from .scalars import Numbers, Times, read_values, without_quotes
 from .streams import compact_directory, full_directory
 
-MAX_DEPTH = 32  # of codings inside codings
 LETTERS = ascii_letters.encode()
 OTHERS = bytes(set(range(256)) - set(LETTERS))
 
@@ -55,10 +54,11 @@ class Table:
         if self.version == 2 and not count:
             return []
         self.depth += 1
-        self.plan.need(self.depth <= MAX_DEPTH, 'too many codings inside each other')
+        self.plan.need(self.depth <= 7, 'too many codings inside each other')
         self.spend(count)
         values = self.CODINGS[self.plan.byte('coding', 12 + 2 * self.version)](self, count, rows)
-        self.plan.need(len(values) == count, f'{len(values)} values instead of {count}')
+        is_right = len(values) == count and sum(map(len, values)) <= 2 * self.raw_length + 64
+        self.plan.need(is_right, f'{len(values)} values instead of {count}, or too long ones')
         self.depth -= 1
         return values
 
@@ -81,10 +81,6 @@ class Table:
         for place, value in zip(places, self.column(len(places), pick(rows, places))):
             values[place] = value
 
-    def quoted(self, text):
-        self.spend(len(text) + 2)
-        return b'"' + text + b'"'
-
     def exceptions(self, count):
         gaps = read_integers(self, self.plan.varint(count, 'number of exceptions'))
         is_right = min(gaps, default=0) >= 0 and sum(gaps) + len(gaps) <= count
@@ -92,7 +88,7 @@ class Table:
         return [place - 1 for place in accumulate(gap + 1 for gap in gaps)]
 
     def constant(self, count, _rows):
-        return [self.plan.string()] * count
+        return [self.plan.string(4096)] * count
 
     def text(self, count, _rows, is_long=False):
         """Lines, or lengths and then values: tag 14, and version 1 where a last byte 1 says so."""
@@ -110,7 +106,7 @@ class Table:
 
     def dictionary(self, count, _rows, is_ranked=False):
         """Indexes into a list of values: of one or two bytes, or integers if the list is ranked."""
-        entries = self.column(self.plan.varint(count, 'number of entries'), None)
+        entries = self.column(self.plan.varint(65536, 'number of entries'), None)
         if is_ranked:
             indexes = read_integers(self, count)
         else:
@@ -122,9 +118,8 @@ class Table:
 
     def hex(self, count, _rows):
         flags = self.plan.byte('flags of hex', 8)
-        size = self.plan.varint(128) if flags & 2 else 32
-        self.plan.need(size >= 8 and size % 2 == 0, f'hex values of {size} digits')
-        self.spend(count * size)
+        size = self.plan.varint(128) // 2 * 2 if flags & 2 else 32
+        self.plan.need(size, 'hex values without digits')
         if flags & 4:
             mask, first = (Bits(self.plan.take(size // 2), 'bits').data for _ in range(2))
             form = ''.join('%s' if varies == '1' else bit for varies, bit in zip(mask, first))
@@ -140,21 +135,20 @@ class Table:
 
     def classes(self, count, rows):
         """Values sorted out by kind, a column for each kind. The marks are bytes, not digits."""
-        marks, out = self.column(count, rows), [b''] * count
+        marks, out = [mark[:1] for mark in self.column(count, rows)], [b''] * count
         self.plan.need(set(marks) <= {b'\0', b'\1', b'\2', b'\3', b'\4'}, 'unknown class')
         for kind in b'\1\2\3\4':
             places = [place for place, mark in enumerate(marks) if mark[0] == kind]
             self.put(out, places, rows, self.plan.varint())
             for place in places if kind == 2 else ():
-                out[place] = self.quoted(out[place])
+                out[place] = b'"' + out[place] + b'"'
         return out
 
     def templates(self, count, rows):
         """Fixed text around parts from a column for each key; template 0 is one such part alone."""
         rule, fixed, used, keys = self.plan.byte('key rule', 2), [[b'', b'']], [[0]], {None: 0}
-        for template in self.column(self.plan.varint(count, 'number of templates'), None):
+        for template in self.column(self.plan.varint(4096, 'number of templates'), None):
             fixed.append(template.split(b'\0'))
-            self.spend(len(fixed[-1]))
             used.append([])
             before = None  # the placeholder before stands for all bytes up to there
             for part in fixed[-1][:-1]:
@@ -163,6 +157,7 @@ class Table:
                     before, part = None, part[len(upto_letters.rstrip(LETTERS)):]
                 before = keys.setdefault((before, part), len(keys))
                 used[-1].append(before)
+        self.plan.need(len(keys) <= 4097, 'too many columns of placeholders')
         numbers = [decimal(mark, len(fixed)) for mark in self.column(count, rows)]
         places = [[] for _ in keys]
         for place, number in enumerate(numbers):
@@ -179,7 +174,7 @@ class Table:
 
     def in_key_order(self, count, rows):
         """The keys of each row, and the places of the rows in the order of their keys."""
-        size = self.plan.varint(len(self.columns), 'number of keys')
+        size = self.plan.varint(3, 'number of keys')
         columns = [self.other(self.plan.varint(), rows) for _ in range(size)]
         keys = list(zip(*columns)) or [()] * count
         return keys, sorted(range(count), key=keys.__getitem__)
@@ -235,7 +230,7 @@ class Table:
         return out
 
     MARKS = (lambda self, text: b'', lambda self, text: text,
-             lambda self, text: without_quotes(text), quoted)
+             lambda self, text: without_quotes(text), lambda self, text: b'"' + text + b'"')
     CODINGS = (
         lambda self, count, rows: [], constant, text, dictionary,
         lambda self, count, rows: read_values(self, Numbers, count, rows),
@@ -255,8 +250,6 @@ def decode_columns(transform, payload, raw_length, version=1):
         parts = HEADS[transform](head, columns, table.spend)
     except StopIteration:
         raise Damaged('a column has too few values') from None
-    head.end()
-    need(all(next(column, None) is None for column in columns), 'a column has values left over')
     length = sum(map(len, parts))
     need(length == raw_length, f'the columns make {length} bytes instead of {raw_length}')
     return b''.join(parts)

@@ -26,9 +26,10 @@ def unzigzag(number):
 
 def decimal(text, limit):
     """A number as decimal text, which must be below `limit`."""
-    if not text.isdigit() or len(text) > 9 or int(text) >= limit:
-        raise Damaged(f'a column has {text[:20]!r} instead of a number below {limit}')
-    return int(text)
+    digits = text.removeprefix(b'+')
+    number = int(b'0' + digits.lstrip(b'0')[:20]) if digits.isdigit() else limit
+    need(number < limit, f'a column has {text[:20]!r} instead of a number below {limit}')
+    return number
 
 
 class Reader:
@@ -66,8 +67,8 @@ class Reader:
                 return number
             shift += 7
 
-    def string(self):
-        return self.take(self.varint())
+    def string(self, limit=1 << 32):
+        return self.take(self.varint(limit, 'length'))
 
     def line(self):
         stop = self.data.find(b'\n', self.place)

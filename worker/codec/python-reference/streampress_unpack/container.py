@@ -34,8 +34,8 @@ def full_header(source, blocks, whole):
         source.check(start, 4)
         source.need(number == len(blocks), f'block {number} in place of block {len(blocks)}')
         return transform, Packed(codec, parameter, length, size), digest, False
-    total = sum(length for length, _ in blocks)
-    source.expect(struct.pack('<xxxIQ', len(blocks), total), 'the number of blocks or bytes')
+    sums = struct.pack('<IQ', len(blocks), sum(length for length, _ in blocks))
+    source.need(source.take(15)[3:] == sums, 'the number of blocks or bytes is not right')
     source.expect(whole.digest(), 'the hash of the file')
     source.expect(b''.join(struct.pack('<II', *block) for block in blocks), 'the index')
     source.check(start, 4)
@@ -74,8 +74,9 @@ def unpack(file, limit=64 << 20):
     read_header = (full_header, compact_header)[version - 1]
     while not is_last and (header := read_header(source, blocks, whole)):
         transform, packed, digest, is_last = header
-        source.need(max(packed.length, packed.size) <= limit, f'a block of {packed.length} bytes, '
-                    f'packed {packed.size}; at most {limit} are allowed')
+        is_right = 0 < packed.length <= limit and packed.size <= limit
+        source.need(is_right, f'a block of {packed.length} bytes, packed {packed.size}; '
+                    f'at most {limit} are allowed')
         has_columns = packed.codec == (COLUMNS, COMPACT)[version - 1]
         source.need(transform < 4 and has_columns == (transform > 0), 'unknown transform or codec')
         start, payload = source.place, source.take(packed.size)

@@ -26,11 +26,8 @@ def buckets(table, count):
 
 
 def split(number, base, size):
-    out = [0] * size  # the digits of the number, the highest first
-    for place in reversed(range(size)):
-        number, out[place] = divmod(number, base)
-    need(not number, 'integers are beyond their base')
-    return out
+    """The digits of the number, the highest first."""
+    return [number // base ** place % base for place in reversed(range(size))]
 
 
 def digits(table, count):
@@ -48,9 +45,9 @@ def digits(table, count):
 
 def groups(table, count):
     base, together = table.plan.byte('base', 17, 2), table.plan.byte('count', 9, 1)
+    table.plan.need(base ** together <= 256, 'a group is more than a byte')
     data = table.stream(-(-count // together))
-    digits_of = {byte: split(byte, base, together) for byte in set(data)}
-    return [number for byte in data for number in digits_of[byte]][:count]
+    return [number for byte in data for number in split(byte, base, together)][:count]
 
 
 LAYOUTS = (planes, rows, buckets, digits, groups)

@@ -1,7 +1,7 @@
 """Numbers, times and predictions (FORMAT.md, "Number format", "Time fields", "Prediction")."""
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
-from math import isfinite, isnan
+from math import isnan
 import re
 import struct
 
@@ -42,7 +42,8 @@ class Numbers:
         plan.need(self.print < 3, 'unknown print')
         self.places = plan.byte('binary places', 63) if flags & 4 else None
         self.steps = plan.varint((1 << 32) - 1, 'number of steps') if flags & 8 else 0
-        self.has_extra = self.print != PLAIN or self.style == 3
+        plan.need(max(self.decimals, self.width) <= 18, 'a number format with more than 18 digits')
+        self.has_extra = self.style == 3
         fraction = rb'(?:\.([0-9]{1,%d}))?' % self.decimals if self.decimals else b'()'
         plain = rb'(-?(?:0|[1-9][0-9]{0,18}))' + fraction
         self.plain = re.compile(rb'([0-9]{1,18})()' if self.width else plain)
@@ -54,14 +55,15 @@ class Numbers:
             number = round(single * 10.0 ** self.decimals)
             need(abs(number) < 9 * 10 ** 15, 'a number is too large for its steps')
         if self.print != PLAIN:
-            return self.show_double(number / 10 ** self.decimals, unzigzag(extra))
-        text = str(abs(number)).zfill(max(self.width, self.decimals + 1))
-        if self.decimals:
-            whole, fraction = text[:-self.decimals], text[-self.decimals:]
-            needed = len(fraction.rstrip('0'))
-            shown = (self.decimals, needed, max(needed, 1), extra)[self.style]
-            need(needed <= shown <= self.decimals, 'a number has more or fewer decimals')
-            text = whole + '.' * (shown > 0) + fraction[:shown]
+            return self.show_double(float(number) / 10.0 ** self.decimals, unzigzag(extra))
+        if self.width:
+            return f'{number:0{self.width}}'.encode()
+        text = str(abs(number)).zfill(self.decimals + 1)
+        point = len(text) - self.decimals
+        needed = len(text[point:].rstrip('0'))
+        shown = (self.decimals, needed, min(max(needed, 1), self.decimals), extra)[self.style]
+        need(shown <= self.decimals, 'a number has more decimals than its column')
+        text = text[:point] + '.' * (shown > 0) + text[point:point + shown]
         return ('-' * (number < 0) + text).encode()
 
     def show_double(self, value, steps):
@@ -71,17 +73,19 @@ class Numbers:
             value, = struct.unpack('<d', struct.pack('<q', signed(bits + steps)))
         else:
             value = (round(value * 2.0 ** self.places) + steps) / 2.0 ** self.places
-        need(isfinite(value), 'a number is not finite')
+        exponent = f'{value:.16e}'.partition('e')[2]
+        need(exponent and -4 <= int(exponent) < 17, 'a number that has an exponent')
         text = f'{value:.17g}' if self.print == SEVENTEEN_DIGITS else repr(value)
         return (f'{Decimal(text):f}' if 'e' in text else text).removesuffix('.0').encode()
 
     def read(self, text):
         """The integer that a value of another column stands for; 0 if it is none."""
         text = without_quotes(text)
-        if self.print == PLAIN:
+        if self.print == PLAIN or self.width:
             match = self.plain.fullmatch(text)
-            number = int(match[1] + (match[2] or b'').ljust(self.decimals, b'0')) if match else 0
-            number = number if abs(number) < 1 << 63 else 0
+            scale = 0 if self.width else self.decimals
+            number = int(match[1] + (match[2] or b'').ljust(scale, b'0')) if match else 0
+            number = number * (abs(number) < 1 << 63)
         else:
             value = float(text) * 10.0 ** self.decimals if FLOAT.fullmatch(text) else 0.0
             value = Decimal(0 if isnan(value) else max(-2.0 ** 63, min(value, 2.0 ** 63)))
@@ -92,10 +96,8 @@ class Numbers:
 
 
 class Times:
-    has_extra = False
-
     def __init__(self, plan, _version):
-        self.kinds, fields, self.second = [], [], 1
+        self.kinds, self.has_extra, fields, self.second = [], False, [], 1
         for _ in range(plan.varint(1000, 'number of time fields')):
             kind = plan.take(1)
             self.kinds.append(kind)
@@ -164,5 +166,4 @@ def read_values(table, form_of, count, rows):
             predicted = (min if kind == 6 else max)([cell[place] for cell in cells])
         above, before = signed(predicted + rest), above
         values.append(form.show(above, extra[place]))
-        table.spend(len(values[-1]))
     return values

@@ -17,7 +17,7 @@ import unittest
 from unittest import mock
 
 import plain_blake3
-from streampress_unpack import Damaged, heads, scalars, streams, unpack
+from streampress_unpack import Damaged, container, heads, scalars, streams, unpack
 from streampress_unpack.codecs import Packed, decompress
 from streampress_unpack.columns import Table, decode_columns
 from streampress_unpack.common import Reader
@@ -32,7 +32,7 @@ SEED = int(os.environ.get('STREAMPRESS_SEED', 0))
 GOLDEN = sorted(Path(os.environ.get('STREAMPRESS_GOLDEN', HERE.parents[1] / 'testdata/hybrid')).glob('*.spk'))
 FIRST_VERSION = [path for path in GOLDEN if path.read_bytes()[4] == 1]
 EXPECTED = {
-    *(f'coding {tag}' for tag in range(15)), *(f'prediction {kind}' for kind in range(8)),
+    *(f'coding {tag}' for tag in range(16)), *(f'prediction {kind}' for kind in range(8)),
     *(f'cell {follows}' for follows in range(2)), *(f'flags of hex {flags}' for flags in range(8)),
     *(f'time field {kind}' for kind in "YmdHMSfba'"), *(f'mark {mark} of a copy' for mark in range(4)),
     *(f'shape {kind}' for kind in 'OTLVM'), *(f'codec {codec} in version 1' for codec in (0, 1, 2, 4)),
@@ -41,7 +41,8 @@ EXPECTED = {
     *(f'print 0, style {style}, width False' for style in range(4)), 'print 0, style 0, width True',
     *(f'print {form}, style 3, width False' for form in (1, 2)), *(f'sign {sign}' for sign in range(2)),
     *(f'layout {layout}' for layout in range(5)),
-    *(f'layout and sign {layout}' for layout in (0, 1, 2, 4, 16, 18, 19, 20))}
+    *(f'layout and sign {layout}' for layout in (0, 1, 2, 4, 16, 18, 19, 20)),
+    'moved column', 'number of steps', 'binary places', 'primed LZMA'}
 covered = set()  # names of the codings, layouts, … that have been met
 
 
@@ -114,10 +115,12 @@ def watch(test):
         test.addCleanup(patch.stop)
 
     covered.clear()
-    after(Reader, 'byte', lambda byte, _, what='byte', *_limits: [f'{what} {byte}'])
-    after(Reader, 'varint', lambda number, _, limit=0, what='varint': [f'cell {number % 2}'] * (what == 'cell'))
+    after(Reader, 'byte', lambda byte, _, what='byte', *_limits: [what, f'{what} {byte}'])
+    after(Reader, 'varint', lambda number, _, limit=0, what='varint': [what, f'{what} {number % 2}'])
     after(heads, 'read_shape', lambda _, data: ['shape ' + data[:1].decode()])
-    after(streams, 'decompress', lambda _, packed, data, version=1: [f'codec {packed[0]} in version {version}'])
+    for owner in (container, streams):
+        after(owner, 'decompress', lambda _, packed, data, version=1: [
+            f'codec {packed[0]} in version {version}', 'primed LZMA' if packed[:2] == (1, 225) else ''])
     after(scalars.Numbers, '__init__', lambda _, form, *_plan: [
         f'print {form.print}, style {form.style}, width {form.width > 0}'])
     after(scalars.Times, '__init__', lambda _, form, *_plan: ['time field ' + kind.decode() for kind in form.kinds])
@@ -206,6 +209,30 @@ class Layouts(unittest.TestCase):
             table = Table(Reader(bytes(plan), 'plan'), Streams(dict(enumerate(streams)), {}), 1, 100)
             self.assertEqual(read_integers(table, 2), expected)
             table.plan.end()
+
+
+class Edges(unittest.TestCase):
+    """What FORMAT.md says of cases that packers seldom write, or never."""
+
+    def test_rows_of_csv(self):
+        for head, columns, expected in (
+                (b',\0\0\3a,b', ([],), b'a,b'), (b',\0\1\4a,b\n', ([],), b'a,b\n'),  # the first row alone
+                (b',\1\1\5a,b\r\n', ([],), b'a,b\r\n'), (b';\1\0\2a\n', ([b'1', b'2'], [b'x', b''], [b'y']), b'a\nx\n;y\n'),
+                (b',\0\1\3a\r\n', ([b'1', b'1'], [b'x', b'y']), b'a\r\nx\r\ny\r'),  # `\r` without `\n` at the end
+                (b',\0\0\2a\n', ([b'+01'], [b'x', b'no row asks for it']), b'a\nx')):
+            parts = heads.csv(Reader(head, 'head'), [iter(column) for column in columns], None)
+            self.assertEqual(b''.join(parts), expected)
+        with self.assertRaises(Damaged):
+            heads.csv(Reader(b',\0\0\2a\n', 'head'), [iter([b'0']), iter([])], None)
+
+    def test_numbers(self):
+        for plan, number, extra, expected in (
+                ([2, 0, 5, 0], -12, 0, b'-0012'), ([2, 3, 0, 0], -129, 1, b'-1.2'), ([1, 2, 0, 0], 30, 0, b'3.0'),
+                ([0, 2, 0, 0], 3, 0, b'3'), ([1, 0, 0, 2], 5, 9, b'0.5')):
+            numbers = scalars.Numbers(Reader(bytes(plan), 'plan'), 1)
+            self.assertEqual(numbers.show(number, extra if numbers.has_extra else 0), expected)
+        with self.assertRaises(Damaged):
+            scalars.Numbers(Reader(bytes([18, 0, 0, 2]), 'plan'), 1).show(1, 0)
 
 
 class Crafted(unittest.TestCase):
