@@ -732,15 +732,18 @@ fn rebuild(
         )));
     }
     let lookup = TableLookup::of_columns(count);
+    // A column may be a copy of others, so that a few bytes make columns without end.
+    let mut left = raw_len * 8 + 64 * count;
     let mut columns: Vec<ColumnValues> = Vec::with_capacity(count);
     for (number, count) in counts.into_iter().enumerate() {
         source.column = number;
         let known = DecodeContext {
-            limit: raw_len * 2 + 64,
+            limit: left.min(raw_len * 2 + 64),
             refs: ColumnRefs::before(number, count, &columns, Some(&lookup)),
             depth: 0,
         };
         let values = column::decode(count, &mut plan, source, &known)?;
+        left = left.saturating_sub(values.byte_len());
         columns.push(values);
     }
     source.finish()?;
@@ -787,5 +790,26 @@ mod tests {
         let mut source = StreamSource::of_raw(&plan, &[]);
         let result = rebuild(Transform::Csv, &mut source, 1_000_000);
         assert!(matches!(result, Err(Damage(reason)) if reason.contains("20000000000 values")));
+    }
+
+    #[test]
+    fn columns_that_together_hold_many_times_their_block_are_refused() {
+        const COLUMNS: usize = 100;
+        let mut plan = vec![0];
+        put_varint(&mut plan, COLUMNS as u64);
+        for _ in 0..COLUMNS {
+            put_varint(&mut plan, 400);
+        }
+        // Each column has the constant coding with a value of 4,096 bytes: less than twice the block.
+        for _ in 0..COLUMNS {
+            plan.push(1);
+            put_varint(&mut plan, 4096);
+            plan.extend([b'x'; 4096]);
+        }
+        let mut source = StreamSource::of_raw(&plan, &[]);
+        let result = rebuild(Transform::Csv, &mut source, 1_000_000);
+        let reason = result.expect_err("refused").0;
+        assert!(reason.contains("more bytes than its block"), "{reason}");
+        assert!(source.column < 10, "column {}", source.column);
     }
 }

@@ -422,10 +422,10 @@ impl RadixGroups {
 
     /// The best number of them in a byte, at least two.
     fn best(some: &[u64], largest: u64) -> Option<Self> {
-        let base = (largest + 1).max(2);
         if largest >= Self::LARGEST_BASE {
             return None;
         }
+        let base = (largest + 1).max(2);
         (2..=8u8)
             .filter(|&together| base.pow(together.into()) <= 256)
             .map(|together| Self {
@@ -697,6 +697,7 @@ mod tests {
             check(&numbers);
             check(&numbers[..127]);
         }
+        check(&[i64::MIN, i64::MAX, 0].repeat(50));
     }
 
     #[test]
