@@ -247,7 +247,7 @@ impl Announcer {
         announcing.await.map_err(HandlerError::Transient)
     }
 
-    /// Announces what the source holds in place of the announced file, unless the journal says that it is under way. An
+    /// Announces what the source holds in place of the announced file, unless the journal says that it was sent. An
     /// error where the source holds the announced content again: then that is to be taken. In place of several versions
     /// that wait, or of one that is received again and again, it is one message within five minutes. Where nothing newer
     /// than the announced version was announced and it is too `early` for that, [`HandlerError::NotYet`].
@@ -269,13 +269,14 @@ impl Announcer {
                 bail!("{} changed while it was read", announced.name);
             }
             let newest = self.newest(&announced.name).await?;
-            let is_under_way = newest.is_some_and(|newest| {
-                newest.hash == read.file.hash.as_str()
-                    && matches!(newest.state, SourceState::Writing | SourceState::Sent)
-            });
-            match is_under_way {
-                true => Ok(()),
-                false => {
+            let newest = newest.filter(|newest| newest.hash == read.file.hash.as_str());
+            match newest {
+                Some(newest) if newest.state == SourceState::Sent => Ok(()),
+                // The process that recorded it may have ended before it was sent: without a scan nothing else would send it.
+                Some(newest) if newest.state == SourceState::Writing => {
+                    self.send_recorded(&[newest]).await
+                }
+                Some(_) | None => {
                     let new = new_announcement(&read, successor_id(&read));
                     self.send_all(vec![new]).await.map(drop)
                 }
