@@ -116,7 +116,7 @@ fn half_of_the_generated_histories_pack_files_together() {
     let settings = |seed| History::generate(seed, 0).settings;
     let bundled = (1..=40).filter(|seed| settings(*seed).bundles).count();
     assert_eq!(bundled, 20);
-    let with_bundles = (1..=24).filter(|seed| {
+    let with_bundles = (1..=48).filter(|seed| {
         let history = History::generate(*seed, 100);
         history.settings.bundles && run(&history).bundled_files > 0
     });

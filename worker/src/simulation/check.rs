@@ -7,14 +7,15 @@ use bytes::Bytes;
 use streampress_transport::sim::{Node, StoredMessage};
 use streampress_transport::{ATTR_REASON, DeadLetterReason};
 
+use super::counts::{what_was_counted, what_was_used};
+use super::ends::what_became_of_announced;
+use super::letters::what_a_letter_says;
+use super::pipeline::RunCounts;
 use super::record::{Event, RunRecord, is_reserved};
 use crate::message::{Digest, Message};
 
-/// Messages for one content of a source file, submitted or changed, beyond which something runs in circles.
-const MOST_MESSAGES: u64 = 200;
-
 /// What lies where, once nothing waits any more.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Rest {
     /// Whether everything ended in time.
     pub(super) is_done: bool,
@@ -25,6 +26,18 @@ pub(super) struct Rest {
     pub(super) sends: u64,
     /// Whether what lies at the source is announced by itself.
     pub(super) is_scanned: bool,
+    /// Whether dead letters were redriven at the end.
+    pub(super) is_redriven: bool,
+    /// Announced files that are at the source, of which the pipeline does not know what became of them.
+    pub(super) unconfirmed: Vec<String>,
+    /// What the processes counted.
+    pub(super) counts: RunCounts,
+    /// Calls of services.
+    pub(super) calls: u64,
+    /// Bytes of all records that were appended to the stream.
+    pub(super) appended_bytes: u64,
+    /// How long all took.
+    pub(super) elapsed: Duration,
 }
 
 /// What is wrong; nothing where the promise was kept.
@@ -33,18 +46,15 @@ pub(super) fn check(record: &RunRecord, rest: &Rest) -> Vec<String> {
     if !rest.is_done {
         wrong.push("messages wait although nothing is in their way".to_owned());
     }
-    let contents: usize = record.source.values().map(Vec::len).sum();
-    if rest.sends > MOST_MESSAGES * (contents as u64 + 1) {
-        wrong.push(format!("{} messages for {contents} contents", rest.sends));
+    wrong.extend(what_was_used(record, rest));
+    // Without a scan no process acts on what is not known.
+    for record in rest.unconfirmed.iter().filter(|_| rest.is_scanned) {
+        wrong.push(format!(
+            "what became of an announced file is not known: {record}"
+        ));
     }
     for letter in &rest.dead_letters {
-        let reason = letter.message.attributes.get(ATTR_REASON);
-        if reason.is_none_or(String::is_empty) {
-            wrong.push(format!(
-                "a dead letter without a reason: {}",
-                letter.message.body
-            ));
-        }
+        wrong.extend(what_a_letter_says(record, letter));
     }
     for (name, events) in &record.destination {
         wrong.extend(what_became_visible(record, name, events));
@@ -53,6 +63,9 @@ pub(super) fn check(record: &RunRecord, rest: &Rest) -> Vec<String> {
     for name in record.source.keys() {
         wrong.extend(what_lies_there(record, rest, name));
     }
+    let (ends, without_end) = what_became_of_announced(record, rest);
+    wrong.extend(without_end);
+    wrong.extend(what_was_counted(record, rest, &ends));
     wrong.extend(what_was_renamed_or_deleted(record));
     wrong.extend(what_is_called_missing(record, rest));
     wrong
@@ -147,10 +160,18 @@ fn what_lies_there(record: &RunRecord, rest: &Rest, name: &str) -> Option<String
     if found == Some(content) || is_left_to_others(record, name, since, content, found) {
         return None;
     }
-    let dead: Vec<String> = rest
-        .dead_letters
-        .iter()
-        .filter(|letter| is_about(letter, name))
+    let letters = || {
+        let all = rest.dead_letters.iter();
+        all.filter(|letter| is_about(letter, name))
+    };
+    let is_of_content = |letter: &StoredMessage| {
+        file_of(letter).is_some_and(|(_, hash)| hash == Digest::of(content))
+    };
+    // A person would redrive it.
+    if !rest.is_redriven && letters().any(is_of_content) {
+        return None;
+    }
+    let dead: Vec<String> = letters()
         .map(|letter| format!("{:?}", letter.message.attributes))
         .collect();
     Some(format!(
@@ -201,12 +222,14 @@ fn is_left_to_others(
 }
 
 fn is_about(letter: &StoredMessage, name: &str) -> bool {
-    let message = Message::parse(&letter.message.body);
-    message.is_ok_and(|message| {
-        message
-            .file()
-            .is_some_and(|file| file.name.as_str() == name)
-    })
+    file_of(letter).is_some_and(|(found, _)| found == name)
+}
+
+/// Name and content of the file that a dead letter is about.
+pub(super) fn file_of(letter: &StoredMessage) -> Option<(String, Digest)> {
+    let message = Message::parse(&letter.message.body).ok()?;
+    let file = message.file()?;
+    Some((file.name.as_str().to_owned(), file.hash.clone()))
 }
 
 /// No source is removed or renamed before its content was at the destination.
@@ -254,7 +277,7 @@ fn what_is_called_missing(record: &RunRecord, rest: &Rest) -> Option<String> {
 }
 
 /// The beginning of a content, which names it.
-fn shown(content: &Bytes) -> String {
+pub(super) fn shown(content: &Bytes) -> String {
     let text = String::from_utf8_lossy(&content[..content.len().min(12)]);
     format!("{} bytes of {:?}", content.len(), text)
 }

@@ -7,6 +7,11 @@ use streampress_crds::api::pipeline::OnRestored;
 /// The names of files in a history.
 pub(super) const NAMES: [&str; 3] = ["a.txt", "b.csv", "folder/c.json"];
 
+/// The name of a number.
+pub(super) fn at(number: u8) -> &'static str {
+    NAMES[usize::from(number) % NAMES.len()]
+}
+
 /// A pipeline and what happens to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct History {
@@ -39,6 +44,8 @@ pub(super) struct SimSettings {
     pub(super) on_restored: OnRestored,
     /// How often dead letters are redriven at the end.
     pub(super) redrives: u8,
+    /// How long the stream keeps records.
+    pub(super) retention_minutes: u16,
 }
 
 /// Something that happens.
@@ -48,7 +55,7 @@ pub(super) enum HistoryStep {
     Write {
         name: u8,
         content: u16,
-        bytes: u16,
+        bytes: u32,
         how: How,
         time: Time,
     },
@@ -68,6 +75,11 @@ pub(super) enum HistoryStep {
         keeps_time: bool,
     },
     RenameOver {
+        from: u8,
+        to: u8,
+    },
+    /// A log is rotated: copied to another name, then emptied in place.
+    CopyTruncate {
         from: u8,
         to: u8,
     },
@@ -102,6 +114,11 @@ pub(super) enum HistoryStep {
         name: u8,
         seconds: u32,
     },
+    /// A file at the destination cannot be changed for a while.
+    Deny {
+        name: u8,
+        seconds: u32,
+    },
     /// A person's commands.
     Submit {
         name: u8,
@@ -126,6 +143,10 @@ pub(super) enum HistoryStep {
         role: u8,
         seconds: u32,
     },
+    /// The pipeline is suspended for a while: what announces and packs files stops, what restores them goes on.
+    Suspend {
+        seconds: u32,
+    },
     /// The wall clock jumps.
     Clock {
         millis: i64,
@@ -145,6 +166,12 @@ pub(super) enum HistoryStep {
         percent: u8,
         seconds: u32,
     },
+    /// Messages of a queue are delivered again after they were deleted.
+    Duplicates {
+        service: ServiceKind,
+        percent: u8,
+        seconds: u32,
+    },
     Slow {
         service: ServiceKind,
         millis: u32,
@@ -158,9 +185,16 @@ pub(super) enum HistoryStep {
         side: Side,
         seconds: u32,
     },
-    /// No byte more fits.
+    /// Changes are made and answered with an error.
+    LostAnswers {
+        side: Side,
+        percent: u8,
+        seconds: u32,
+    },
+    /// Only so many bytes more fit.
     Full {
         side: Side,
+        free_bytes: u32,
         seconds: u32,
     },
     LoseSlots,
@@ -175,6 +209,20 @@ pub(super) enum HistoryStep {
     },
     /// An emulator is restarted without its state: all queues and the stream are made anew at once.
     RemakeAll,
+}
+
+impl HistoryStep {
+    /// Whether others take messages out of the queues.
+    pub(super) fn loses_messages(&self) -> bool {
+        match self {
+            Self::RemakeAll => true,
+            Self::Purge { service } | Self::Remake { service } => matches!(
+                service,
+                ServiceKind::FilesQueue | ServiceKind::ChunksQueue | ServiceKind::ReceiptsQueue
+            ),
+            _ => false,
+        }
+    }
 }
 
 /// How a program writes.
@@ -215,10 +263,11 @@ pub(super) enum Side {
 }
 
 /// The content of a number and a size: text that no other number has.
-pub(super) fn content(number: u16, bytes: u16) -> Vec<u8> {
+pub(super) fn content(number: u16, bytes: u32) -> Vec<u8> {
+    let bytes = usize::try_from(bytes).unwrap_or_default();
     let mut random = fastrand::Rng::with_seed(u64::from(number));
     let mut text = format!("{number}\n").into_bytes();
-    while text.len() < usize::from(bytes) {
+    while text.len() < bytes {
         let row = format!(
             "{number},{},north,2024-05-{:02}\n",
             random.u16(..),
@@ -226,7 +275,7 @@ pub(super) fn content(number: u16, bytes: u16) -> Vec<u8> {
         );
         text.extend_from_slice(row.as_bytes());
     }
-    text.truncate(usize::from(bytes));
+    text.truncate(bytes);
     text
 }
 
@@ -235,13 +284,27 @@ impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "History {{")?;
         writeln!(f, "    seed: {},", self.seed)?;
-        writeln!(f, "    settings: {:?},", self.settings)?;
+        let settings = qualified(&format!("{:?}", self.settings));
+        writeln!(f, "    settings: {settings},")?;
         writeln!(f, "    steps: vec![")?;
         for (millis, step) in &self.steps {
-            writeln!(f, "        ({millis}, {step:?}),")?;
+            let step = qualified(&format!("{step:?}"));
+            writeln!(f, "        ({millis}, {step}),")?;
         }
         write!(f, "    ],\n}}")
     }
+}
+
+/// Names the types of values that a test does not import: some are called like steps.
+fn qualified(value: &str) -> String {
+    let types = [
+        ("on_restored: ", "OnRestored"),
+        ("service: ", "ServiceKind"),
+        ("side: ", "Side"),
+    ];
+    types.iter().fold(value.to_owned(), |value, (field, of)| {
+        value.replace(field, &format!("{field}{of}::"))
+    })
 }
 
 /// What the generator leaves out, each with the reason.
@@ -269,6 +332,15 @@ impl History {
             on_restored: match seed % 6 {
                 0 | 1 => OnRestored::Delete,
                 _ => OnRestored::Keep,
+            },
+            redrives: match seed % 8 {
+                0..4 => 3,
+                _ => 0,
+            },
+            retention_minutes: match seed / 24 % 3 {
+                0 => 10,
+                1 => 60,
+                _ => 24 * 60,
             },
             ..generator.settings()
         };
@@ -309,7 +381,8 @@ impl HistoryGenerator {
             has_notes: random.bool(),
             bundles: false,
             on_restored: OnRestored::Keep,
-            redrives: 3,
+            redrives: 0,
+            retention_minutes: 24 * 60,
         }
     }
 
@@ -398,14 +471,14 @@ impl HistoryGenerator {
 
     fn life_of_a_source(&mut self) -> HistoryStep {
         let name = self.name();
-        match self.random.u8(..20) {
+        match self.random.u8(..21) {
             0..8 => {
                 let (content, bytes) = self.content();
                 let (how, time) = (self.how(), self.modified());
                 HistoryStep::Write {
                     name,
                     content,
-                    bytes,
+                    bytes: bytes.into(),
                     how,
                     time,
                 }
@@ -437,6 +510,10 @@ impl HistoryGenerator {
                 time: self.modified(),
             },
             18 => HistoryStep::Delete { name },
+            19 => HistoryStep::CopyTruncate {
+                from: self.name(),
+                to: name,
+            },
             _ => HistoryStep::Protect {
                 name,
                 seconds: self.time(),
@@ -446,7 +523,11 @@ impl HistoryGenerator {
 
     fn life_of_a_copy(&mut self) -> HistoryStep {
         let name = self.name();
-        match self.random.u8(..16) {
+        match self.random.u8(..17) {
+            16 => HistoryStep::Deny {
+                name,
+                seconds: self.time(),
+            },
             0..4 => HistoryStep::TouchCopy {
                 name,
                 time: self.modified(),
@@ -470,7 +551,10 @@ impl HistoryGenerator {
 
     fn life_of_a_process(&mut self) -> HistoryStep {
         let role = self.role();
-        match self.random.u8(..10) {
+        match self.random.u8(..11) {
+            10 => HistoryStep::Suspend {
+                seconds: self.time(),
+            },
             0..5 => HistoryStep::Kill {
                 role,
                 effects: self.random.u8(..12),
@@ -490,7 +574,17 @@ impl HistoryGenerator {
 
     fn life_of_a_service(&mut self) -> HistoryStep {
         let (service, side, seconds) = (self.service(), self.side(), self.time());
-        match self.random.u8(..20) {
+        match self.random.u8(..23) {
+            20 => HistoryStep::LostAnswers {
+                side,
+                percent: self.random.u8(1..40),
+                seconds,
+            },
+            21..23 => HistoryStep::Duplicates {
+                service,
+                percent: self.random.u8(1..40),
+                seconds,
+            },
             0..3 => HistoryStep::Down { service, seconds },
             3..8 => HistoryStep::Lossy {
                 service,
@@ -504,7 +598,11 @@ impl HistoryGenerator {
             },
             10 => HistoryStep::DiskDown { side, seconds },
             11 => HistoryStep::ReadOnly { side, seconds },
-            12..14 => HistoryStep::Full { side, seconds },
+            12..14 => HistoryStep::Full {
+                side,
+                free_bytes: self.random.u32(..2) * self.random.u32(..6000),
+                seconds,
+            },
             14 => HistoryStep::Clock {
                 millis: self.random.i64(-7_200_000..7_200_000),
             },
@@ -521,5 +619,62 @@ impl HistoryGenerator {
                 seconds,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_is_shown_as_it_is_written_in_a_test() {
+        let generated = History::generate(1, 0);
+        let settings = SimSettings {
+            on_restored: OnRestored::Delete,
+            retention_minutes: 60,
+            ..generated.settings
+        };
+        let history = History {
+            seed: 1,
+            settings,
+            steps: vec![
+                (
+                    1,
+                    HistoryStep::Down {
+                        service: ServiceKind::Slots,
+                        seconds: 2,
+                    },
+                ),
+                (
+                    2,
+                    HistoryStep::Full {
+                        side: Side::Source,
+                        free_bytes: 0,
+                        seconds: 3,
+                    },
+                ),
+            ],
+        };
+        let shown = history.to_string();
+        for part in [
+            "on_restored: OnRestored::Delete,",
+            "retention_minutes: 60 }",
+            "(1, Down { service: ServiceKind::Slots, seconds: 2 })",
+            "(2, Full { side: Side::Source, free_bytes: 0, seconds: 3 })",
+        ] {
+            assert!(shown.contains(part), "{shown}");
+        }
+    }
+
+    #[test]
+    fn generated_histories_have_all_settings_in_all_combinations() {
+        let settings = (1..=96).map(|seed| History::generate(seed, 0).settings);
+        let combinations: std::collections::BTreeSet<_> = settings
+            .map(|it| {
+                let is_deleted = it.on_restored == OnRestored::Delete;
+                (it.bundles, is_deleted, it.redrives, it.retention_minutes)
+            })
+            .collect();
+        assert_eq!(combinations.len(), 24, "{combinations:?}");
     }
 }

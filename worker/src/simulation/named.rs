@@ -29,6 +29,7 @@ pub(super) const SCANNED: SimSettings = SimSettings {
     bundles: false,
     on_restored: OnRestored::Keep,
     redrives: 0,
+    retention_minutes: 24 * 60,
 };
 
 /// The journal is at the source, as on AWS.
@@ -191,6 +192,7 @@ fn a_file_submitted_again_after_its_copy_was_deleted_is_restored() {
 fn a_full_disk_makes_no_dead_letter() {
     let full = Full {
         side: Side::Destination,
+        free_bytes: 0,
         seconds: 7200,
     };
     all_is_well(
@@ -432,7 +434,7 @@ fn receipts_that_a_killed_worker_kept_in_memory_are_sent_after_a_repeat() {
             (HOUR, write_other(2)),
         ];
         let outcome = outcome(settings, steps);
-        assert!(!outcome.has_unconfirmed, "{settings:?}");
+        assert!(!outcome.has_unconfirmed(), "{settings:?}");
         assert_eq!(outcome.dead_letters(), Vec::<String>::new());
     }
 }
@@ -561,6 +563,7 @@ fn a_stalled_worker_keeps_what_another_program_wrote_in_place_although_times_are
             bundles: false,
             on_restored: OnRestored::Keep,
             redrives: 3,
+            retention_minutes: 24 * 60,
         },
         steps: vec![
             (3543, Redrive),
@@ -949,4 +952,191 @@ fn what_was_packed_is_recovered_from_the_stream_after_its_queue_was_purged() {
             all_is_well(SUBMITTED, steps);
         }
     }
+}
+
+#[test]
+fn what_took_the_place_of_a_submitted_file_is_restored_although_its_announcer_is_killed() {
+    // The compressor: what it announces, nothing scans.
+    let role = 0;
+    for effects in 0..20 {
+        let kill = Kill { role, effects };
+        let steps = vec![
+            (1, write(1, Now)),
+            (MINUTE, kill),
+            (1, Submit { name: 0 }),
+            (1, write(2, Now)),
+        ];
+        assert!(outcome(SUBMITTED, steps).has("a.txt"), "{effects}");
+    }
+}
+
+#[test]
+fn a_changed_file_is_restored_soon_although_the_clock_was_set_back() {
+    let steps = vec![
+        (33_060, Clock { millis: -6_033_910 }),
+        (573_970, Clock { millis: -6_159_255 }),
+        (25_763, Clock { millis: -2_215_300 }),
+        (
+            2_541_139,
+            Down {
+                service: ServiceKind::Slots,
+                seconds: 23_943,
+            },
+        ),
+        (
+            8_796,
+            Write {
+                name: 1,
+                content: 51,
+                bytes: 40,
+                how: Replace,
+                time: Same,
+            },
+        ),
+        (61_420, Submit { name: 2 }),
+        (
+            159_150,
+            Write {
+                name: 1,
+                content: 55,
+                bytes: 4096,
+                how: Replace,
+                time: Now,
+            },
+        ),
+    ];
+    let settings = SimSettings {
+        compressors: 2,
+        slots: 2,
+        scan_seconds: Some(7),
+        visibility_seconds: 300,
+        has_notes: true,
+        bundles: true,
+        ..SCANNED
+    };
+    all_is_well(settings, steps);
+}
+
+#[test]
+fn a_late_receipt_of_content_that_came_back_takes_nothing_away_that_is_not_restored() {
+    let service = ServiceKind::ReceiptsQueue;
+    for settings in [SCANNED, NOTED] {
+        let settings = SimSettings {
+            on_restored: OnRestored::Delete,
+            ..settings
+        };
+        // Before the content between was seen, and after it was restored.
+        for pause in [5000, 2 * MINUTE] {
+            let steps = vec![
+                (
+                    1,
+                    Down {
+                        service,
+                        seconds: 600,
+                    },
+                ),
+                (1, write(1, Now)),
+                (2 * MINUTE, write(2, Now)),
+                (pause, write(1, Now)),
+            ];
+            all_is_well(settings, steps);
+        }
+    }
+}
+
+#[test]
+fn a_purged_request_to_send_a_file_again_is_made_up_for() {
+    let service = ServiceKind::ReceiptsQueue;
+    for settings in [SCANNED, NOTED] {
+        let settings = SimSettings {
+            retention_minutes: 10,
+            ..settings
+        };
+        let stop = |role, seconds| Stop { role, seconds };
+        let steps = vec![
+            (1, stop(DECOMPRESSOR, 1200)),
+            (1, write(1, Now)),
+            // It is packed, and its records expire; then nothing takes the request to pack it again.
+            (10 * MINUTE, stop(COMPRESSOR, 1800)),
+            (15 * MINUTE, Purge { service }),
+        ];
+        all_is_well(settings, steps);
+    }
+}
+
+#[test]
+fn a_source_that_was_set_aside_to_be_deleted_is_back_after_its_process_was_killed() {
+    for effects in 0..24 {
+        let settings = SimSettings {
+            on_restored: OnRestored::Delete,
+            ..SCANNED
+        };
+        let role = COMPRESSOR;
+        let steps = vec![
+            (1, write(1, Now)),
+            (10_000, Kill { role, effects }),
+            (MINUTE, write_other(2)),
+        ];
+        all_is_well(settings, steps);
+    }
+}
+
+#[test]
+fn a_denied_file_and_one_that_does_not_fit_keep_no_healthy_file_away() {
+    for is_strict in [false, true] {
+        let settings = SimSettings {
+            is_strict,
+            redrives: 1,
+            ..SCANNED
+        };
+        let nearly_full = Full {
+            side: Side::Destination,
+            // More than is tried for another file, and less than the large one needs.
+            free_bytes: 90_000,
+            seconds: 7200,
+        };
+        let denied = Deny {
+            name: 2,
+            seconds: 7200,
+        };
+        let file = |name, content, bytes| Write {
+            name,
+            content,
+            bytes,
+            how: Replace,
+            time: Now,
+        };
+        let steps = vec![
+            (1, nearly_full),
+            (1, denied),
+            (1, file(0, 1, 120_000)),
+            (1, file(2, 2, 40)),
+            (20_000, write_other(3)),
+            (3 * HOUR, write_other(4)),
+        ];
+        let outcome = outcome(settings, steps);
+        let restored = outcome.first_restored("b.csv").expect("restored");
+        // In one order for all files it waits until the one before it fits.
+        let longest = if is_strict { 3 * HOUR } else { 2 * MINUTE };
+        assert!(restored.as_millis() < longest.into(), "{restored:?}");
+        assert!(outcome.has("a.txt") && outcome.has("folder/c.json"));
+        assert_eq!(outcome.dead_letters(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_dead_letter_with_good_records_is_restored_by_a_redrive_although_its_source_is_gone() {
+    let obstructed = Obstruct {
+        name: 0,
+        seconds: 600,
+    };
+    let steps = vec![
+        (1, obstructed),
+        (1, write(1, Now)),
+        (5 * MINUTE, Delete { name: 0 }),
+        (6 * MINUTE, Redrive),
+    ];
+    let outcome = outcome(SCANNED, steps);
+    assert!(outcome.has("a.txt"));
+    assert_eq!(outcome.dead_letters(), Vec::<String>::new());
 }

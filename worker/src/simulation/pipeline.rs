@@ -18,7 +18,9 @@ use super::history::SimSettings;
 use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
 use crate::destination::Destination;
-use crate::journal::{FileJournal, NoJournal, NoteJournal, SegmentJournal, SourceJournal};
+use crate::journal::{
+    FileJournal, NoJournal, NoteJournal, SegmentJournal, SourceJournal, SourceRecord, SourceState,
+};
 use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::bundler::Bundler;
 use crate::roles::compress::Compressor;
@@ -29,15 +31,15 @@ use crate::roles::recover::Recovery;
 use crate::roles::scan::{LeftOutFiles, Scanner};
 use crate::roles::source::{SettleTime, SourceFilter};
 use crate::roles::unconfirmed::UnconfirmedFiles;
-use crate::telemetry::metrics::Meter;
+use crate::telemetry::metrics::{Counts, Meter};
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 const SOURCE: &str = "file:///source";
 const DESTINATION: &str = "file:///destination";
 /// How long a file must hold still before it is announced.
 const SETTLE: Duration = Duration::from_secs(10);
-/// Files are smaller: one block, one record.
-const BLOCK_BYTES: usize = 64 << 10;
+/// Files are smaller: one block, one record. Larger than what is tried for another file, so that one file alone may not fit.
+const BLOCK_BYTES: usize = 128 << 10;
 const RECORD_BYTES: usize = 400 << 10;
 
 /// The services, and what its processes share.
@@ -55,10 +57,23 @@ pub(super) struct SimPipeline {
     pub(super) decompressor_slots: SimSlots,
     /// Counts what all compressors did.
     pub(super) packing: Meter,
+    /// Counts what all decompressors did.
+    pub(super) restoring: Meter,
     /// What was announced, as a data folder keeps it: shared by all processes, and never out of reach.
     journal: Arc<SegmentJournal>,
     /// Where the scanner of now keeps its own instead.
     kept: Mutex<Option<Arc<SegmentJournal>>>,
+}
+
+/// What all processes of a run counted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct RunCounts {
+    /// By the compressors.
+    pub(super) packing: Counts,
+    /// By the decompressors.
+    pub(super) restoring: Counts,
+    /// Messages that the dead-letter queues took.
+    pub(super) dead_letters: u64,
 }
 
 /// What a process does.
@@ -94,6 +109,11 @@ impl Supervised {
         if !is_wanted {
             self.terminate();
         }
+    }
+
+    /// Whether the process announces or packs files.
+    pub(super) fn sends(&self) -> bool {
+        matches!(self.task, RoleTask::Scan | RoleTask::Compress)
     }
 
     /// Runs the process again and again, for ever.
@@ -156,6 +176,7 @@ impl SimPipeline {
         };
         let queues = |of: &str| SimQueues::new(&world, &format!("{name}-{of}"), options);
         let data = SimDisk::new(&world, granularity(settings));
+        let retention = Duration::from_secs(60 * u64::from(settings.retention_minutes));
         let pipeline = Self {
             name,
             settings,
@@ -164,10 +185,11 @@ impl SimPipeline {
             files_queue: queues("files"),
             chunks_queue: queues("chunks"),
             receipts_queue: queues("receipts"),
-            stream: SimStreams::new(&world, &format!("{name}-stream"), 2, DAY),
+            stream: SimStreams::new(&world, &format!("{name}-stream"), 2, retention),
             compressor_slots: slots(Role::Compressor),
             decompressor_slots: slots(Role::Decompressor),
             packing: Meter::default(),
+            restoring: Meter::default(),
             journal: Arc::new(SegmentJournal::new(
                 Arc::new(data.open("file:///data", &SimProcess::new("journal"))),
                 true,
@@ -239,29 +261,44 @@ impl SimPipeline {
         self.world.set_stalls(0.0, Duration::ZERO);
     }
 
+    /// What was counted, and what queues took, since the start.
+    pub(super) fn counts(&self) -> RunCounts {
+        let queues = [&self.files_queue, &self.chunks_queue, &self.receipts_queue];
+        RunCounts {
+            packing: self.packing.counts(),
+            restoring: self.restoring.counts(),
+            dead_letters: queues.iter().map(|queue| queue.dead_lettered()).sum(),
+        }
+    }
+
     /// Messages that are not done.
     pub(super) fn waiting(&self) -> usize {
         let queues = [&self.files_queue, &self.chunks_queue, &self.receipts_queue];
         queues.iter().map(|queue| queue.messages().len()).sum()
     }
 
-    /// Whether the pipeline does not know of every announced file what became of it, although its source is there and its
-    /// message is no dead letter.
-    pub(super) async fn has_unconfirmed(&self) -> bool {
+    /// Announced files of which the pipeline does not know what became of them, although their sources are there and their
+    /// messages are no dead letters.
+    pub(super) async fn unconfirmed(&self) -> Vec<String> {
         let kept = self.kept.lock().clone();
         let journal = kept.unwrap_or_else(|| self.journal.clone());
         let Ok(unconfirmed) = journal.unconfirmed(SOURCE).await else {
             // A journal out of reach does not say that all is done.
-            return true;
+            return vec!["the journal is out of reach".to_owned()];
         };
         let letters = [&self.files_queue, &self.chunks_queue]
             .map(|queue| queue.dead_letters())
             .concat();
-        unconfirmed.iter().any(|record| {
+        let is_open = |record: &SourceRecord| {
             let is_dead =
                 |letter: &StoredMessage| letter.message.body.contains(&record.announcement);
-            self.source.node(&record.name).is_some() && !letters.iter().any(is_dead)
-        })
+            // What a command recorded and could not send is not announced, and the command said so.
+            record.state != SourceState::Writing
+                && self.source.node(&record.name).is_some()
+                && !letters.iter().any(is_dead)
+        };
+        let open = unconfirmed.into_iter().filter(is_open);
+        open.map(|record| format!("{record:?}")).collect()
     }
 
     /// What announces files, in a process.
@@ -447,7 +484,8 @@ impl SimPipeline {
             max_receive_count: 20,
             meter: match role {
                 Role::Compressor => self.packing.clone(),
-                Role::Generator | Role::Decompressor => Meter::default(),
+                Role::Decompressor => self.restoring.clone(),
+                Role::Generator => Meter::default(),
             },
             shutdown,
         }

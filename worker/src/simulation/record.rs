@@ -1,12 +1,16 @@
-//! What is known of a run: the contents that lay at the source, and every change at the destination, in order of time.
+//! What is known of a run: the contents that lay at the source, what was announced of them, and every change at the destination,
+//! in order of time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use streampress_transport::ATTR_VERSION;
 use streampress_transport::sim::disk::DiskChange;
 
+use super::history::HistoryStep;
 use super::pipeline::SimPipeline;
+use crate::message::{Digest, Message};
 
 /// Reserved for the pipeline: the folder where it keeps what it moved away, and its own records.
 const RESERVED: &str = ".streampress/";
@@ -22,6 +26,21 @@ pub(super) struct RunRecord {
     pub(super) renamed_or_deleted: Vec<DiskChange>,
     /// Names whose present content was announced on request, and when.
     pub(super) submitted: BTreeMap<String, Duration>,
+    /// Every version that the files queue took, in their order.
+    pub(super) announced: Vec<AnnouncedVersion>,
+    /// Dead letters that a redrive removed because a later version takes their place.
+    pub(super) replaced: u64,
+    /// What happened, and when.
+    pub(super) steps: Vec<(Duration, HistoryStep)>,
+}
+
+/// A version of a file, as it was announced first. It may be announced again.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct AnnouncedVersion {
+    pub(super) at: Duration,
+    pub(super) name: String,
+    pub(super) hash: Digest,
+    pub(super) version: String,
 }
 
 /// A change of a file at the destination.
@@ -42,11 +61,35 @@ impl RunRecord {
             .extend(changes.filter(|change| !is_reserved(&change.name)));
         let present = nodes.keys().filter(|name| !is_reserved(name));
         let names = present.cloned().chain(self.source.keys().cloned());
-        for name in names.collect::<std::collections::BTreeSet<_>>() {
+        for name in names.collect::<BTreeSet<_>>() {
             let present = nodes.get(&name).map(|node| node.bytes.clone());
             let contents = self.source.entry(name).or_default();
             if contents.last().map(|(_, last)| last) != Some(&present) {
                 contents.push((now, present));
+            }
+        }
+    }
+
+    /// Takes in what was announced since the last call.
+    pub(super) fn observe_announcements(&mut self, pipeline: &SimPipeline) {
+        for accepted in pipeline.files_queue.take_accepted() {
+            let message = accepted.message;
+            let parsed = Message::parse(&message.body);
+            let Some(file) = parsed.as_ref().ok().and_then(Message::file) else {
+                continue;
+            };
+            let stated = message.attributes.get(ATTR_VERSION).cloned();
+            let version = AnnouncedVersion {
+                at: accepted.at,
+                name: file.name.as_str().to_owned(),
+                hash: file.hash.clone(),
+                version: stated.unwrap_or_else(|| accepted.version.to_string()),
+            };
+            let is_same = |known: &AnnouncedVersion| {
+                known.version == version.version && known.hash == version.hash
+            };
+            if !self.announced.iter().any(is_same) {
+                self.announced.push(version);
             }
         }
     }
@@ -93,6 +136,28 @@ impl RunRecord {
             .entry(name.to_owned())
             .or_default()
             .push(event);
+    }
+
+    /// Whether the content lay at the source under this name at that time or later.
+    pub(super) fn was_at_source_since(&self, name: &str, content: &Bytes, since: Duration) -> bool {
+        let contents = self.source.get(name).map(Vec::as_slice).unwrap_or_default();
+        let ends = contents
+            .iter()
+            .skip(1)
+            .map(|(at, _)| *at)
+            .chain([Duration::MAX]);
+        let mut intervals = contents.iter().zip(ends);
+        intervals.any(|((_, held), end)| held.as_ref() == Some(content) && end >= since)
+    }
+
+    /// Whether the content lay at the destination under this name at that time or later.
+    pub(super) fn lay_at_destination(&self, name: &str, content: &Bytes, since: Duration) -> bool {
+        let is_it = |held: &Option<Bytes>| held.as_ref() == Some(content);
+        let events = self.destination.get(name).map(Vec::as_slice);
+        let events = events.unwrap_or_default();
+        let lay_until_later =
+            |event: &Event| event.at >= since && (is_it(&event.before) || is_it(&event.after));
+        events.iter().any(lay_until_later) || events.last().is_some_and(|last| is_it(&last.after))
     }
 
     /// Whether the content ever lay at the source under this name.

@@ -9,10 +9,10 @@ use streampress_transport::sim::{SimDisk, SimProcess, Write};
 use tokio::time::{sleep, timeout};
 
 use super::check::{Rest, check};
-use super::history::{History, HistoryStep, How, NAMES, ServiceKind, Side, Time, content};
+use super::history::{History, HistoryStep, How, NAMES, ServiceKind, Side, Time, at, content};
 use super::pipeline::{SimPipeline, Supervised};
 use super::record::RunRecord;
-use crate::roles::redrive::{RedriveRequest, redrive};
+use crate::roles::redrive::{RedriveAction, RedriveRequest, RedrivenLetter, redrive};
 use crate::runtime::simulated;
 
 /// How long a well world may need for everything that waits.
@@ -29,18 +29,53 @@ const COMMAND: Duration = Duration::from_secs(600);
 pub(super) struct Outcome {
     /// What the pipeline did wrong.
     pub(super) violations: Vec<String>,
-    /// Whether the pipeline does not know what became of every announced file.
-    pub(super) has_unconfirmed: bool,
     /// Files that shared a block with others, each attempt counted.
     pub(super) bundled_files: u64,
     record: RunRecord,
     rest: Rest,
 }
 
+/// How much was done in a history for each version that was announced, and one more.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct HistoryFigures {
+    /// Messages that the queues of files and manifests took.
+    pub(super) messages: f64,
+    /// Bytes that were appended to the stream.
+    pub(super) bytes: f64,
+    /// Calls of services, each second.
+    pub(super) calls: f64,
+}
+
+impl HistoryFigures {
+    /// The larger of each.
+    pub(super) fn max(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.max(other.messages),
+            bytes: self.bytes.max(other.bytes),
+            calls: self.calls.max(other.calls),
+        }
+    }
+}
+
 impl Outcome {
     /// Messages that the queues of files and manifests took, dead letters too.
     pub(super) fn sends(&self) -> u64 {
         self.rest.sends
+    }
+
+    /// How much was done.
+    pub(super) fn figures(&self) -> HistoryFigures {
+        let versions = self.record.announced.len() as f64 + 1.0;
+        HistoryFigures {
+            messages: self.rest.sends as f64 / versions,
+            bytes: self.rest.appended_bytes as f64 / versions,
+            calls: self.rest.calls as f64 / self.rest.elapsed.as_secs_f64(),
+        }
+    }
+
+    /// Whether the pipeline does not know what became of every announced file.
+    pub(super) fn has_unconfirmed(&self) -> bool {
+        !self.rest.unconfirmed.is_empty()
     }
 
     /// Files that were moved out of the way at the destination.
@@ -87,8 +122,8 @@ pub(super) fn run(history: &History) -> Outcome {
             run.apply(*step).await;
         }
         let is_done = run.come_to_rest().await;
-        let has_unconfirmed = run.pipeline.has_unconfirmed().await;
-        run.outcome(is_done, has_unconfirmed)
+        let unconfirmed = run.pipeline.unconfirmed().await;
+        run.outcome(is_done, unconfirmed)
     })
 }
 
@@ -112,6 +147,8 @@ impl HistoryRun {
         let pipeline = self.pipeline.clone();
         self.record.observe_source(&pipeline);
         self.record.observe_destination(&pipeline);
+        let now = pipeline.world.elapsed();
+        self.record.steps.push((now, step));
         match step {
             HistoryStep::Write {
                 name,
@@ -133,7 +170,7 @@ impl HistoryRun {
                 content: number,
                 bytes,
             } => {
-                let write = Write::Append(content(number, bytes).into());
+                let write = Write::Append(content(number, bytes.into()).into());
                 pipeline.source.write(at(name), write, None);
             }
             HistoryStep::Truncate { name, bytes } => {
@@ -159,6 +196,14 @@ impl HistoryRun {
                     pipeline.source.rename(at(from), at(to));
                 }
             }
+            HistoryStep::CopyTruncate { from, to } => {
+                if let Some(node) = pipeline.source.node(at(from)).filter(|_| from != to) {
+                    let (source, log) = (&pipeline.source, node.bytes);
+                    source.write(at(to), Write::Replace(log), None);
+                    self.record.observe_source(&pipeline);
+                    source.write(at(from), Write::Truncate(0), None);
+                }
+            }
             HistoryStep::Touch { name, time } => self.touch(&pipeline.source, name, time),
             HistoryStep::Delete { name } => pipeline.source.remove(at(name)),
             HistoryStep::Protect { name, seconds } => {
@@ -171,6 +216,18 @@ impl HistoryRun {
                         .touch(at(name), |node| node.is_readable = true);
                 });
             }
+            HistoryStep::Submit { name } => self.submit(name).await,
+            HistoryStep::Redrive => self.redrive().await,
+            HistoryStep::Recover => self.recover().await,
+            step => self.change_destination(step),
+        }
+        self.record.observe_source(&pipeline);
+    }
+
+    /// What other programs do at the destination.
+    fn change_destination(&mut self, step: HistoryStep) {
+        let pipeline = self.pipeline.clone();
+        match step {
             HistoryStep::TouchCopy { name, time } => {
                 self.touch(&pipeline.destination, name, time);
             }
@@ -181,7 +238,7 @@ impl HistoryRun {
                 how,
             } => {
                 // Numbers of their own: no source has such content.
-                let bytes: Bytes = content(number.saturating_add(30_000), bytes).into();
+                let bytes: Bytes = content(number.saturating_add(30_000), bytes.into()).into();
                 let write = match how {
                     How::Replace => Write::Replace(bytes),
                     How::InPlace => Write::InPlace(bytes),
@@ -206,12 +263,19 @@ impl HistoryRun {
                     });
                 }
             }
-            HistoryStep::Submit { name } => self.submit(name).await,
-            HistoryStep::Redrive => self.redrive().await,
-            HistoryStep::Recover => self.recover().await,
+            HistoryStep::Deny { name, seconds } => {
+                let denied = Some(at(name));
+                pipeline
+                    .destination
+                    .set_faults(|faults| faults.denied = denied);
+                self.after(seconds, |pipeline| {
+                    pipeline
+                        .destination
+                        .set_faults(|faults| faults.denied = None);
+                });
+            }
             step => self.disturb(step),
         }
-        self.record.observe_source(&pipeline);
     }
 
     /// What happens to processes and services.
@@ -230,6 +294,18 @@ impl HistoryRun {
                 role.want(false);
                 self.after(seconds, move |_| role.want(true));
             }
+            HistoryStep::Suspend { seconds } => {
+                let sending: Vec<_> = self
+                    .roles
+                    .iter()
+                    .filter(|role| role.sends())
+                    .cloned()
+                    .collect();
+                sending.iter().for_each(|role| role.want(false));
+                self.after(seconds, move |_| {
+                    sending.iter().for_each(|role| role.want(true))
+                });
+            }
             HistoryStep::Clock { millis } => pipeline.world.jump(millis),
             HistoryStep::Stall {
                 longest_seconds,
@@ -240,6 +316,14 @@ impl HistoryRun {
                     pipeline.world.set_stalls(0.0, Duration::ZERO)
                 });
             }
+            step => self.disturb_service(step),
+        }
+    }
+
+    /// What happens to services.
+    fn disturb_service(&mut self, step: HistoryStep) {
+        let pipeline = self.pipeline.clone();
+        match step {
             HistoryStep::Down { service, seconds } => {
                 for it in services(&pipeline, service) {
                     it.set_faults(|faults| faults.down = true);
@@ -280,6 +364,38 @@ impl HistoryRun {
                 slow(&pipeline, millis.into());
                 self.after(seconds, move |pipeline| slow(pipeline, 20));
             }
+            HistoryStep::Duplicates {
+                service,
+                percent,
+                seconds,
+            } => {
+                let repeat = move |pipeline: &SimPipeline, share: f64| {
+                    for it in services(pipeline, service) {
+                        it.set_faults(|faults| faults.duplicates = share);
+                    }
+                };
+                repeat(&pipeline, f64::from(percent) / 100.0);
+                self.after(seconds, move |pipeline| repeat(pipeline, 0.0));
+            }
+            step => self.disturb_disk(step),
+        }
+    }
+
+    /// What happens to disks.
+    fn disturb_disk(&mut self, step: HistoryStep) {
+        let pipeline = self.pipeline.clone();
+        match step {
+            HistoryStep::LostAnswers {
+                side,
+                percent,
+                seconds,
+            } => {
+                let share = f64::from(percent) / 100.0;
+                disk(&pipeline, side).set_faults(|faults| faults.lost_answers = share);
+                self.after(seconds, move |pipeline| {
+                    disk(pipeline, side).set_faults(|faults| faults.lost_answers = 0.0);
+                });
+            }
             HistoryStep::DiskDown { side, seconds } => {
                 disk(&pipeline, side).set_faults(|faults| faults.is_down = true);
                 self.after(seconds, move |pipeline| {
@@ -292,47 +408,18 @@ impl HistoryRun {
                     disk(pipeline, side).set_faults(|faults| faults.is_read_only = false);
                 });
             }
-            HistoryStep::Full { side, seconds } => {
-                let used = disk(&pipeline, side).used_bytes();
-                disk(&pipeline, side).set_faults(|faults| faults.capacity_bytes = Some(used));
+            HistoryStep::Full {
+                side,
+                free_bytes,
+                seconds,
+            } => {
+                let capacity = disk(&pipeline, side).used_bytes() + u64::from(free_bytes);
+                disk(&pipeline, side).set_faults(|faults| faults.capacity_bytes = Some(capacity));
                 self.after(seconds, move |pipeline| {
                     disk(pipeline, side).set_faults(|faults| faults.capacity_bytes = None);
                 });
             }
-            HistoryStep::LoseSlots => {
-                pipeline.compressor_slots.take_away();
-                pipeline.decompressor_slots.take_away();
-            }
-            HistoryStep::Reshard { shards } => pipeline.stream.reshard(shards.into()),
-            HistoryStep::Purge {
-                service: ServiceKind::FilesQueue,
-            } => pipeline.files_queue.purge(),
-            HistoryStep::Purge {
-                service: ServiceKind::ChunksQueue,
-            } => pipeline.chunks_queue.purge(),
-            HistoryStep::Remake {
-                service: ServiceKind::FilesQueue,
-            } => pipeline.files_queue.remake(),
-            HistoryStep::Remake {
-                service: ServiceKind::ChunksQueue,
-            } => pipeline.chunks_queue.remake(),
-            HistoryStep::Remake {
-                service: ServiceKind::Stream,
-            } => pipeline.stream.remake(),
-            HistoryStep::Purge {
-                service: ServiceKind::ReceiptsQueue,
-            } => pipeline.receipts_queue.purge(),
-            HistoryStep::Remake {
-                service: ServiceKind::ReceiptsQueue,
-            } => pipeline.receipts_queue.remake(),
-            HistoryStep::RemakeAll => {
-                pipeline.files_queue.remake();
-                pipeline.chunks_queue.remake();
-                pipeline.receipts_queue.remake();
-                pipeline.stream.remake();
-            }
-            // What cannot be purged or made anew, and steps that `apply` has taken.
-            _ => {}
+            step => lose(&pipeline, step),
         }
     }
 
@@ -398,8 +485,15 @@ impl HistoryRun {
         let connections = self.pipeline.connections(&process);
         let announcer = self.pipeline.announcer(&process);
         let request = RedriveRequest::default();
-        // What it does not reach now it finds the next time.
-        let _ = timeout(COMMAND, redrive(&connections, &announcer, &request)).await;
+        let redriving = timeout(COMMAND, redrive(&connections, &announcer, &request));
+        match redriving.await {
+            Ok(Ok(letters)) => {
+                let replaced = letters.iter().filter(|letter| is_replaced(letter));
+                self.record.replaced += replaced.count() as u64;
+            }
+            // What it does not reach now it finds the next time. What it did before is not known.
+            Ok(Err(_)) | Err(_) => self.record.replaced += u64::from(u32::MAX),
+        }
         let _ = timeout(COMMAND, announcer.journal.flush_sources()).await;
         process.kill();
     }
@@ -455,7 +549,7 @@ impl HistoryRun {
     /// Longer while the pipeline does not know what became of a file that has waited in vain before.
     async fn nothing_waits(&self) {
         let mut calm = Duration::ZERO;
-        while calm < REST || (calm < LONG_REST && self.pipeline.has_unconfirmed().await) {
+        while calm < REST || (calm < LONG_REST && !self.pipeline.unconfirmed().await.is_empty()) {
             sleep(Duration::from_secs(5)).await;
             match self.pipeline.waiting() {
                 0 => calm += Duration::from_secs(5),
@@ -464,10 +558,11 @@ impl HistoryRun {
         }
     }
 
-    fn outcome(mut self, is_done: bool, has_unconfirmed: bool) -> Outcome {
+    fn outcome(mut self, is_done: bool, unconfirmed: Vec<String>) -> Outcome {
         let pipeline = &self.pipeline;
         self.record.observe_source(pipeline);
         self.record.observe_destination(pipeline);
+        self.record.observe_announcements(pipeline);
         let rest = Rest {
             is_done,
             source: pipeline.source.nodes(),
@@ -478,10 +573,15 @@ impl HistoryRun {
                 .collect(),
             sends: pipeline.files_queue.traffic().0 + pipeline.chunks_queue.traffic().0,
             is_scanned: pipeline.settings.scan_seconds.is_some(),
+            is_redriven: pipeline.settings.redrives > 0,
+            unconfirmed,
+            counts: pipeline.counts(),
+            calls: pipeline.world.calls(),
+            appended_bytes: pipeline.stream.appended_bytes(),
+            elapsed: pipeline.world.elapsed(),
         };
         Outcome {
             violations: check(&self.record, &rest),
-            has_unconfirmed,
             bundled_files: pipeline.packing.counts().bundled_files,
             record: self.record,
             rest,
@@ -489,13 +589,55 @@ impl HistoryRun {
     }
 }
 
-fn at(name: u8) -> &'static str {
-    NAMES[usize::from(name) % NAMES.len()]
-}
-
 /// The file in a folder that has a file's name.
 fn inside(name: u8) -> String {
     format!("{}/in-the-way", at(name))
+}
+
+/// What services lose.
+fn lose(pipeline: &SimPipeline, step: HistoryStep) {
+    match step {
+        HistoryStep::LoseSlots => {
+            pipeline.compressor_slots.take_away();
+            pipeline.decompressor_slots.take_away();
+        }
+        HistoryStep::Reshard { shards } => pipeline.stream.reshard(shards.into()),
+        HistoryStep::Purge {
+            service: ServiceKind::FilesQueue,
+        } => pipeline.files_queue.purge(),
+        HistoryStep::Purge {
+            service: ServiceKind::ChunksQueue,
+        } => pipeline.chunks_queue.purge(),
+        HistoryStep::Remake {
+            service: ServiceKind::FilesQueue,
+        } => pipeline.files_queue.remake(),
+        HistoryStep::Remake {
+            service: ServiceKind::ChunksQueue,
+        } => pipeline.chunks_queue.remake(),
+        HistoryStep::Remake {
+            service: ServiceKind::Stream,
+        } => pipeline.stream.remake(),
+        HistoryStep::Purge {
+            service: ServiceKind::ReceiptsQueue,
+        } => pipeline.receipts_queue.purge(),
+        HistoryStep::Remake {
+            service: ServiceKind::ReceiptsQueue,
+        } => pipeline.receipts_queue.remake(),
+        HistoryStep::RemakeAll => {
+            pipeline.files_queue.remake();
+            pipeline.chunks_queue.remake();
+            pipeline.receipts_queue.remake();
+            pipeline.stream.remake();
+        }
+        // What cannot be purged or made anew, and steps that `apply` has taken.
+        _ => {}
+    }
+}
+
+/// Whether a later version takes the place of the letter's.
+fn is_replaced(letter: &RedrivenLetter) -> bool {
+    use RedriveAction::{ReplacementAnnounced, SupersededSince};
+    matches!(letter.action, ReplacementAnnounced | SupersededSince)
 }
 
 fn secs(seconds: u32) -> Duration {

@@ -35,6 +35,8 @@ pub struct DiskFaults {
     pub is_down: bool,
     /// Nothing can be written, renamed or removed.
     pub is_read_only: bool,
+    /// The file of this name cannot be written, renamed or removed.
+    pub denied: Option<&'static str>,
     /// Bytes that fit.
     pub capacity_bytes: Option<u64>,
     /// Changes that are made and answered with an error, of 1.
@@ -57,6 +59,15 @@ struct DiskState {
     /// Of files that are not visible yet.
     pending_bytes: u64,
     changes: Vec<DiskChange>,
+    aside: Vec<AsideFile>,
+}
+
+/// A file that a process has set aside, to remove it.
+#[derive(Debug)]
+struct AsideFile {
+    process: SimProcess,
+    name: FileName,
+    node: Node,
 }
 
 /// A change that the pipeline made.
@@ -99,11 +110,13 @@ impl SimDisk {
 
     /// The disk as a process sees it, under this location.
     pub fn open(&self, location: &str, process: &SimProcess) -> SimFiles {
-        SimFiles {
+        let files = SimFiles {
             location: location.to_owned(),
             disk: self.clone(),
             process: process.clone(),
-        }
+        };
+        files.put_back_abandoned(|_| true);
+        files
     }
 
     /// Changes how it fails from now on.
@@ -263,7 +276,8 @@ impl SimFiles {
     /// Before a change: it may fail, or the process may die instead.
     fn check_writable(&self, name: &str) -> io::Result<()> {
         self.check_up()?;
-        if self.disk.faults().is_read_only {
+        let faults = self.disk.faults();
+        if faults.is_read_only || faults.denied == Some(name) {
             return Err(fault(
                 io::ErrorKind::PermissionDenied,
                 "cannot change",
@@ -311,6 +325,24 @@ impl SimFiles {
 }
 
 impl SimFiles {
+    /// Puts back what ended processes had set aside, unless another file has its name by now.
+    fn put_back_abandoned(&self, is_wanted: impl Fn(&FileName) -> bool) {
+        let mut state = self.disk.state.lock();
+        let abandoned =
+            |it: &mut AsideFile| it.process.killed().is_cancelled() && is_wanted(&it.name);
+        let found: Vec<_> = state.aside.extract_if(.., abandoned).collect();
+        let (free, taken): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .partition(|it| !state.nodes.contains_key(it.name.as_str()));
+        state.aside.extend(taken);
+        drop(state);
+        for AsideFile { name, mut node, .. } in free {
+            node.changed = self.disk.world.now();
+            // Nothing waits for an answer.
+            let _ = self.change([(&name, Some(node))]);
+        }
+    }
+
     fn is_exact(&self, file: &ExactFile<'_>) -> io::Result<bool> {
         let name = file.entry.name.as_str();
         let Some(node) = self.disk.node(name) else {
@@ -397,10 +429,34 @@ impl Files for SimFiles {
 
     fn remove_exact(&self, file: &ExactFile<'_>) -> io::Result<ExactOutcome> {
         self.check_writable(file.entry.name.as_str())?;
-        match self.is_exact(file)? {
-            true => self.remove(&file.entry.name).map(|()| ExactOutcome::Done),
-            false => Ok(ExactOutcome::Changed),
-        }
+        let name = &file.entry.name;
+        let node = self.disk.node(name.as_str());
+        let Some(node) = node.filter(|_| matches!(self.is_exact(file), Ok(true))) else {
+            return Ok(ExactOutcome::Changed);
+        };
+        // As on a real disk: set aside first, so that a process may be killed between.
+        let answer = self.change([(name, None)]);
+        self.disk.state.lock().aside.push(AsideFile {
+            process: self.process.clone(),
+            name: name.clone(),
+            node,
+        });
+        self.check_writable(name.as_str())?;
+        let is_own =
+            |it: &mut AsideFile| it.process.name() == self.process.name() && it.name == *name;
+        self.disk
+            .state
+            .lock()
+            .aside
+            .extract_if(.., is_own)
+            .for_each(drop);
+        answer.map(|()| ExactOutcome::Done)
+    }
+
+    fn put_back(&self, name: &FileName) -> io::Result<()> {
+        self.check_up()?;
+        self.put_back_abandoned(|it| it == name);
+        Ok(())
     }
 
     fn rename_exact(&self, file: &ExactFile<'_>, to: &FileName) -> io::Result<ExactOutcome> {

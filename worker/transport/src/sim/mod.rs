@@ -22,6 +22,6 @@ pub mod world;
 pub use disk::{DiskFaults, Node, SimDisk, SimFiles, Write};
 pub use lock::{SimLock, SimSlots};
 pub use process::SimProcess;
-pub use queue::{QueueOptions, SimQueue, SimQueues, StoredMessage};
+pub use queue::{AcceptedMessage, QueueOptions, SimQueue, SimQueues, StoredMessage};
 pub use stream::{SimStream, SimStreams};
 pub use world::{ServiceFaults, SimService, World};

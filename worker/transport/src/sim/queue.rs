@@ -44,6 +44,7 @@ struct SharedQueue {
     service: SimService,
     options: QueueOptions,
     state: Mutex<QueueState>,
+    accepted: Mutex<Vec<AcceptedMessage>>,
     arrival: Notify,
 }
 
@@ -80,6 +81,17 @@ pub struct StoredMessage {
     pub receives: u32,
 }
 
+/// A message that the queue took, for a checker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptedMessage {
+    /// When, since the simulation's start.
+    pub at: Duration,
+    /// The version that it announces, unless it says another.
+    pub version: FileVersion,
+    /// What was sent.
+    pub message: Outgoing,
+}
+
 impl SimQueues {
     /// An empty queue with an empty dead-letter queue.
     pub fn new(world: &World, name: &str, options: QueueOptions) -> Self {
@@ -89,6 +101,7 @@ impl SimQueues {
                 state: Mutex::new(QueueState::new(world)),
                 service,
                 options,
+                accepted: Mutex::default(),
                 arrival: Notify::new(),
             })
         };
@@ -125,6 +138,16 @@ impl SimQueues {
     /// What lies in the dead-letter queue, in order.
     pub fn dead_letters(&self) -> Vec<StoredMessage> {
         self.dead.stored()
+    }
+
+    /// What the queue took since the last call, in order. Duplicates, which it drops, are not in it.
+    pub fn take_accepted(&self) -> Vec<AcceptedMessage> {
+        std::mem::take(&mut self.queue.accepted.lock())
+    }
+
+    /// Messages that the dead-letter queue took so far, also where it was made anew since.
+    pub fn dead_lettered(&self) -> u64 {
+        self.dead.accepted.lock().len() as u64
     }
 
     /// Messages accepted and deliveries made so far, by queue and dead-letter queue together.
@@ -179,6 +202,11 @@ impl SharedQueue {
         state.next_delivery += 1;
         state.sends += 1;
         let version = state.version(self.service.name(), state.next_sequence);
+        self.accepted.lock().push(AcceptedMessage {
+            at: self.service.world().elapsed(),
+            version: version.clone(),
+            message: message.clone(),
+        });
         state.insert(message_id, message, now);
         drop(state);
         self.arrival.notify_waiters();
@@ -253,6 +281,14 @@ impl QueueState {
         };
         self.messages.insert(self.next_sequence, stored);
         self.next_sequence += 1;
+    }
+
+    /// The message is visible, and no process holds it any longer.
+    fn show(&mut self, sequence: u64) {
+        if let Some(stored) = self.messages.get_mut(&sequence) {
+            stored.delivery = 0;
+            stored.invisible_until = None;
+        }
     }
 
     fn drop_old(&mut self, retention: Duration) {
@@ -479,8 +515,10 @@ impl Queue for SimQueue {
     async fn delete(&self, receipt: &Receipt) -> TransportResult<()> {
         let queue = &self.queue;
         let delete = || {
-            queue.with_held(receipt, |state, sequence| {
-                state.messages.remove(&sequence);
+            let comes_again = queue.service.duplicates();
+            queue.with_held(receipt, |state, sequence| match comes_again {
+                true => state.show(sequence),
+                false => drop(state.messages.remove(&sequence)),
             })?;
             queue.arrival.notify_waiters();
             Ok(())

@@ -36,6 +36,7 @@ struct StreamState {
     next_sequence: u64,
     records: BTreeMap<(String, Sequence), SimRecord>,
     appended: u64,
+    appended_bytes: u64,
     /// How often it was made.
     incarnation: u64,
 }
@@ -56,6 +57,7 @@ impl SimStreams {
             next_sequence: 1,
             records: BTreeMap::new(),
             appended: 0,
+            appended_bytes: 0,
             incarnation: 1,
         };
         state.reshard(shards);
@@ -105,6 +107,11 @@ impl SimStreams {
     pub fn appended(&self) -> u64 {
         self.state.lock().appended
     }
+
+    /// Their bytes.
+    pub fn appended_bytes(&self) -> u64 {
+        self.state.lock().appended_bytes
+    }
 }
 
 impl StreamState {
@@ -119,6 +126,7 @@ impl StreamState {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.appended += 1;
+        self.appended_bytes += record.data.len() as u64;
         let spread = match record.key.is_empty() {
             true => sequence,
             false => u64::from(blake3::hash(record.key.as_bytes()).as_bytes()[0]),

@@ -115,6 +115,8 @@ pub struct ServiceFaults {
     pub lost_requests: f64,
     /// Calls that have their effect and fail all the same, of 1.
     pub lost_answers: f64,
+    /// Messages of a queue that are delivered again after they were deleted, of 1.
+    pub duplicates: f64,
     /// How long a call takes before its effect, and again until its answer: at least and at most.
     pub latency: (Duration, Duration),
 }
@@ -196,6 +198,11 @@ impl SimService {
     /// Whether an answer is lost now.
     pub(super) fn loses_answer(&self) -> bool {
         self.world.chance(self.faults().lost_answers)
+    }
+
+    /// Whether a deleted message is delivered again.
+    pub(super) fn duplicates(&self) -> bool {
+        self.world.chance(self.faults().duplicates)
     }
 
     pub(super) fn lost(&self, step: &str, why: &str) -> TransportError {
