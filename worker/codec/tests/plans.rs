@@ -210,6 +210,59 @@ fn small_and_large_files_of_a_schema_lose_at_most_two_per_cent() {
     loses_at_most_two_per_cent(&files, 1 << 20);
 }
 
+fn measured(rng: &mut Rng, rows: usize, mut bytes: impl FnMut(&mut Rng, usize) -> u32) -> Vec<u8> {
+    let mut text = String::from("id,bytes,zone\n");
+    for row in 0..rows {
+        text += &format!("{},{},{}\n", 7000 + row, bytes(rng, row), rng.u8(..4));
+    }
+    text.into_bytes()
+}
+
+#[test]
+fn columns_whose_values_become_easier_lose_at_most_five_per_cent() {
+    let mut rng = Rng::with_seed(15);
+    let random = |rng: &mut Rng, _| rng.u32(200..40_000);
+    let few = |rng: &mut Rng, row| match rng.u8(..10) {
+        0 => random(rng, row),
+        _ => 512,
+    };
+    let walk = |rng: &mut Rng, row: usize| 20_000 + row as u32 * 3 + rng.u32(..3);
+    let files = [
+        measured(&mut rng, 6000, random),
+        measured(&mut rng, 6000, few),
+        measured(&mut rng, 6000, walk),
+        measured(&mut rng, 6000, random),
+        measured(&mut rng, 6000, few),
+    ];
+    for effort in Effort::ALL {
+        for version in [FormatVersion::V1, FormatVersion::V2] {
+            let options = CodecOptions { effort, ..OPTIONS };
+            let (with, without) = with_and_without_store_as(&files, options, version);
+            let what = format!("{effort:?}, {version:?}: {with} and {without} bytes");
+            assert!(with * 100 <= without * 105, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_plan_of_version_1_makes_no_small_file_of_version_2_larger() {
+    let mut rng = Rng::with_seed(16);
+    for rows in [4, 8, 12, 20] {
+        let (first, second) = (readings(&mut rng, rows), readings(&mut rng, rows));
+        let store = PlanStore::default();
+        pack(&Packer::new(OPTIONS).with_store(&store), &first);
+        let fresh = Packer::new(OPTIONS).with_version(FormatVersion::V2);
+        let with = pack(&fresh.clone().with_plan(store.plan()), &second)
+            .0
+            .len();
+        let without = pack(&fresh, &second).0.len();
+        assert!(
+            with <= without + without / 20,
+            "{rows} rows: {with} and {without} bytes"
+        );
+    }
+}
+
 #[test]
 fn a_file_that_a_plan_does_not_fit_is_no_larger_than_itself_and_its_headers() {
     // Hardly smaller than their bytes, and of one schema.

@@ -114,6 +114,8 @@ impl BlockEncoder<'_> {
         structure: &mut Structure,
     ) -> Option<EncodedBlock> {
         match plan.representation {
+            // The headers of a table are smaller or larger in another version.
+            Representation::Plain(_) if plan.version != self.options.version => None,
             Representation::Plain(coder) => {
                 let plain = match coder {
                     // Bytes that were random may be a run now, and no size would tell.
@@ -136,7 +138,8 @@ impl BlockEncoder<'_> {
                 }
                 self.tried.push("none: excluded by the plan".into());
                 if let Some(learned) = &mut table.encoded.learned {
-                    (learned.representation, learned.ratio) = (plan.representation, plan.ratio);
+                    (learned.version, learned.representation) = (plan.version, plan.representation);
+                    learned.ratio = plan.ratio;
                 }
                 Some(self.table_block(table))
             }
@@ -244,6 +247,7 @@ impl BlockEncoder<'_> {
     fn table_or_plain(&mut self, mut table: TableBlock) -> EncodedBlock {
         let (raw_len, table_len) = (self.raw.len(), table.encoded.payload.len());
         let mut learned = table.encoded.learned.take().unwrap_or_default();
+        learned.version = self.options.version;
         if plain_cannot_win(self.raw, table_len, self.options.effort) {
             self.tried.push("none: excluded by a probe".into());
         } else {

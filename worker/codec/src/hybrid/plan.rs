@@ -239,7 +239,7 @@ mod tests {
             len: BlockLen(1 << 20),
             sketch: vec![feature],
             columns: (0..columns)
-                .map(|key| (key, ColumnStats::new(key, 1)))
+                .map(|key| (key, ColumnStats::new(key, 1, 0)))
                 .collect(),
             ..SchemaPlan::default()
         }

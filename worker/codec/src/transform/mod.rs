@@ -7,6 +7,7 @@ mod csv;
 mod json;
 mod order;
 pub(crate) mod plan;
+mod sampled_entropy;
 mod sketch;
 mod streams;
 mod text;
@@ -20,6 +21,7 @@ use self::{
     csv::RowLayout,
     order::ColumnMove,
     plan::{ColumnStats, PlanUse, SchemaPlan},
+    sampled_entropy::sampled_entropy,
     streams::{CodedCache, Placed, RawStream, StreamSource, WrittenStreams},
     values::ColumnValues,
 };
@@ -195,6 +197,7 @@ pub(crate) fn encode_table(
     let mut encoder = TableEncoder {
         lookup: TableLookup::new(&table.keys, true),
         counts: table.columns.iter().map(ColumnValues::len).collect(),
+        entropies: table.columns.par_iter().map(sampled_entropy).collect(),
         table,
         moves,
         options,
@@ -284,6 +287,8 @@ struct TableEncoder<'a> {
     moves: Vec<ColumnMove>,
     /// The number of values of each column.
     counts: Vec<usize>,
+    /// The sampled entropy of each column.
+    entropies: Vec<u64>,
     lookup: TableLookup,
     options: EncodeOptions,
     choices: &'a Choices<'a>,
@@ -338,6 +343,8 @@ const DRIFT_SHARE: u64 = 32;
 const DRIFT_BYTES: u64 = 32;
 /// A column has changed, too, if it is smaller than planned by more than this share.
 const SHRUNK_SHARE: u64 = 4;
+/// What is more than this share larger than its sampled entropy lets expect: a sample is not exact.
+const BLIND_SHARE: u64 = 3;
 /// Drifted columns are searched if together they may gain this share of the block.
 const DRIFT_TOTAL_SHARE: u64 = 128;
 
@@ -505,7 +512,13 @@ impl TableEncoder<'_> {
                 return Some(size - expected);
             }
             let is_much_smaller = size + expected / SHRUNK_SHARE + DRIFT_BYTES < expected;
-            is_much_smaller.then_some(size / 2)
+            if is_much_smaller {
+                return Some(size / 2);
+            }
+            // Values that have become easier to predict, and a coding that does not see it.
+            let expected = stats.expected_of_entropy(self.counts[number], self.entropies[number]);
+            let is_blind = size > expected + expected / BLIND_SHARE + DRIFT_BYTES;
+            is_blind.then(|| size - expected)
         };
         let changed: Vec<(usize, u64)> = (0..packed.len())
             .filter_map(|number| Some((number, gain(number)?)))
@@ -565,7 +578,8 @@ impl TableEncoder<'_> {
         for number in changed {
             plan.choices
                 .extend(attempt.columns[number].choices.iter().cloned());
-            let stats = ColumnStats::new(packed[number], self.counts[number]);
+            let (count, entropy) = (self.counts[number], self.entropies[number]);
+            let stats = ColumnStats::new(packed[number], count, entropy);
             plan.columns.insert(self.table.keys[number], stats);
         }
         plan.choices.extend(attempt.written.choices.iter().cloned());

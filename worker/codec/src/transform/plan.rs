@@ -8,7 +8,7 @@ use super::{
     csv::RowLayout,
 };
 use crate::{
-    Damage, Transform,
+    Damage, FormatVersion, Transform,
     bytes::{FieldReader, put_varint},
     entropy::Coder,
     hash::IdentityState,
@@ -26,6 +26,8 @@ pub(crate) struct SchemaPlan {
     pub(crate) choices: Choices<'static>,
     /// The sizes of columns by key, when they were searched.
     pub(crate) columns: HashMap<u64, ColumnStats, IdentityState>,
+    /// The version that the sizes are of.
+    pub(crate) version: FormatVersion,
     /// The smallest representation of the block.
     pub(crate) representation: Representation,
     /// Packed bytes of 2^16 raw bytes.
@@ -80,19 +82,34 @@ impl Default for Representation {
 pub(crate) struct ColumnStats {
     /// Packed bytes of 2^16 values.
     pub(crate) packed: u64,
+    /// The sampled entropy of the values.
+    pub(crate) entropy: u64,
 }
 
 impl ColumnStats {
     /// The statistics of `count` values in `packed` bytes.
-    pub(crate) fn new(packed: u64, count: usize) -> Self {
+    pub(crate) fn new(packed: u64, count: usize, entropy: u64) -> Self {
         Self {
             packed: (packed << 16) / (count.max(1) as u64),
+            entropy,
         }
     }
 
     /// The packed bytes that `count` values should take.
     pub(crate) fn expected(self, count: usize) -> u64 {
         (self.packed.saturating_mul(count as u64)) >> 16
+    }
+
+    /// The packed bytes that `count` values of this sampled entropy should take, if a coding follows their entropy.
+    pub(crate) fn expected_of_entropy(self, count: usize, entropy: u64) -> u64 {
+        // Below a quarter of a bit a sample tells little.
+        const LEAST: u64 = 64;
+        let (now, then) = (
+            entropy.saturating_add(LEAST),
+            self.entropy.saturating_add(LEAST),
+        );
+        let share = u128::from(self.expected(count)) * u128::from(now) / u128::from(then);
+        u64::try_from(share).unwrap_or(u64::MAX)
     }
 }
 
@@ -127,7 +144,8 @@ impl SchemaPlan {
         self.add_features(&learned.sketch);
         self.choices.extend(learned.choices.iter());
         self.columns.extend(&learned.columns);
-        (self.representation, self.ratio) = (learned.representation, learned.ratio);
+        (self.version, self.representation) = (learned.version, learned.representation);
+        self.ratio = learned.ratio;
     }
 
     /// Adds the features of a further block.
@@ -167,6 +185,7 @@ impl SchemaPlan {
     /// Appends the plan.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         put_varint(out, self.len.0);
+        out.push(self.version.number());
         match self.representation {
             Representation::Table(TableLayout::Json) => out.push(0),
             Representation::Table(TableLayout::Rows(layout)) => {
@@ -191,12 +210,14 @@ impl SchemaPlan {
         for (key, stats) in columns {
             out.extend(key.to_le_bytes());
             put_varint(out, stats.packed);
+            put_varint(out, stats.entropy);
         }
     }
 
     /// Reads what [`Self::put`] wrote.
     pub(crate) fn read(fields: &mut FieldReader<'_>) -> Result<Self, Damage> {
         let len = BlockLen(fields.varint()?);
+        let version = FormatVersion::try_from(fields.byte()?).map_err(Damage::new)?;
         let representation = match fields.byte()? {
             0 => Representation::Table(TableLayout::Json),
             1 => Representation::Table(TableLayout::Rows(RowLayout {
@@ -217,13 +238,14 @@ impl SchemaPlan {
             .collect::<Result<_, _>>()?;
         let choices = Choices::read(fields)?;
         let mut columns = HashMap::default();
-        for _ in 0..fields.size(fields.remaining() / 9, "the number of columns")? {
+        for _ in 0..fields.size(fields.remaining() / 10, "the number of columns")? {
             let key = read_u64(fields)?;
-            let packed = fields.varint()?;
-            columns.insert(key, ColumnStats { packed });
+            let (packed, entropy) = (fields.varint()?, fields.varint()?);
+            columns.insert(key, ColumnStats { packed, entropy });
         }
         Ok(Self {
             len,
+            version,
             sketch,
             choices,
             columns,

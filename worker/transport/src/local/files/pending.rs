@@ -51,7 +51,9 @@ pub(super) fn remove_if_abandoned(path: &Path) {
             tracing::warn!(
                 path = %path.display(),
                 %error,
-                "An unfinished file stays: it cannot be locked or removed. Remove it by hand where nothing writes it."
+                // A run shows the text alone.
+                "The unfinished file {} stays: it cannot be locked or removed. Remove it by hand where nothing writes it.",
+                path.display()
             );
         }
     }
