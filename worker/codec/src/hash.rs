@@ -13,7 +13,7 @@ pub(crate) fn mix(hash: u64, number: u64) -> u64 {
     (product as u64 ^ (product >> 64) as u64).wrapping_add(hash.rotate_left(23))
 }
 
-/// A hash of some bytes that is as good as unique, of bytes that nobody chose to collide.
+/// A hash of some bytes that is as good as unique, unless an input was made to collide.
 pub(crate) fn wide_hash(start: u64, bytes: &[u8]) -> u128 {
     let other = mix(start, FACTOR);
     u128::from(hash_from(start, bytes)) << 64 | u128::from(hash_from(other, bytes))

@@ -226,11 +226,11 @@ fn columns_whose_values_become_easier_lose_at_most_five_per_cent() {
         0 => random(rng, row),
         _ => 512,
     };
-    let walk = |rng: &mut Rng, row: usize| 20_000 + row as u32 * 3 + rng.u32(..3);
+    let counting = |rng: &mut Rng, row: usize| 20_000 + row as u32 * 3 + rng.u32(..3);
     let files = [
         measured(&mut rng, 6000, random),
         measured(&mut rng, 6000, few),
-        measured(&mut rng, 6000, walk),
+        measured(&mut rng, 6000, counting),
         measured(&mut rng, 6000, random),
         measured(&mut rng, 6000, few),
     ];

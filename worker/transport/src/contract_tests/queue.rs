@@ -82,7 +82,7 @@ pub async fn a_group_comes_in_order_and_one_at_a_time(implementation: &dyn Imple
         .unwrap();
     for body in bodies {
         let delivery = next(&queue).await;
-        // More than one receive where an answer of the one before came late, on a busy machine: it was given back.
+        // More than one receive where an answer of the one before came late, on a busy machine: it was released.
         assert!(delivery.receive_count >= 1, "{delivery:?}");
         assert_eq!(delivery.body, body);
         nothing_now(&queue).await;
