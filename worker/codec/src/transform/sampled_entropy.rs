@@ -11,15 +11,12 @@ const SECTION_VALUES: usize = 256;
 /// The entropy of the values of a sample, or of the differences of numbers in a row where that is less, in 1/256 of a bit a value.
 /// A sample has no more than ten bits: of values that hardly repeat it says only that.
 pub(super) fn sampled_entropy(values: &ColumnValues) -> u64 {
-    let sections = match values.len() {
-        len @ ..=768 => vec![0..len],
-        len => {
-            let gap = (len - SECTIONS * SECTION_VALUES) / (SECTIONS - 1);
-            let start = |section: usize| section * (gap + SECTION_VALUES);
-            let sections = (0..SECTIONS).map(start);
-            sections.map(|at| at..at + SECTION_VALUES).collect()
-        }
-    };
+    let len = values.len();
+    // Of a short column the sections are shorter.
+    let each = SECTION_VALUES.min(len / SECTIONS);
+    let gap = (len - SECTIONS * each) / (SECTIONS - 1);
+    let start = |section: usize| section * (gap + each);
+    let sections: Vec<_> = (0..SECTIONS).map(start).map(|at| at..at + each).collect();
     let rows = || sections.iter().flat_map(Clone::clone);
     let hashes = rows().map(|row| hash_bytes(values.get(row)));
     let of_values = entropy(hashes.collect());

@@ -423,7 +423,7 @@ mod tests {
         let row = text.lines().find(|line| line.starts_with("| 2 KiB"));
         let cells: Vec<&str> = row.expect("a row").split('|').map(str::trim).collect();
         let share = |cell: &str| cell.parse::<f64>().expect("a number");
-        assert!(2.0 * share(cells[4]) < share(cells[3]), "{text}");
+        assert!(2.0 * share(cells[5]) < share(cells[4]), "{text}");
     }
 
     #[test]
