@@ -494,9 +494,11 @@ async fn a_program_that_was_written_from_the_documents_restores_the_files_of_a_p
         let packed = count("here") + count("listed");
         assert_eq!(count(&format!("packed files of version {version}")), packed);
         let is_small = record_size == "4Ki";
+        // The description of a large bundle does not fit into a small record; how many files a bundle has depends on the moment.
         let undescribed = if is_small { count("bundles") } else { 0 };
         assert_eq!(count("listed"), u64::from(is_small), "{met}");
-        assert_eq!(count("descriptions"), packed - undescribed, "{met}");
+        let described = packed - undescribed..=packed;
+        assert!(described.contains(&count("descriptions")), "{met}");
         assert!(count("records") > packed, "{met}");
         eventually("all sources are removed", async || {
             files
