@@ -1,7 +1,11 @@
 //! `streampress recover` on the fake AWS: the queues are deleted and made again, and the stream has all there is.
 
+#[path = "../worker/tests/support/recovered.rs"]
+mod recovered;
+
 use std::collections::BTreeMap;
 
+use recovered::line_of;
 use serde_json::{Value, json};
 use streampress_tests::aws::Cloud;
 use streampress_tests::eventually_blocking;
@@ -30,17 +34,6 @@ fn manifests(cloud: &Cloud) -> BTreeMap<String, Value> {
         (name.to_owned(), manifest)
     };
     messages.into_iter().map(named).collect()
-}
-
-/// What `recover` prints about the file of a manifest that is in the stream and not restored.
-fn line_of(manifest: &Value) -> String {
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let bundle = match manifest["bundle"]["files"].as_u64() {
-        Some(files) => format!(", packed with {} other(s)", files - 1),
-        None => String::new(),
-    };
-    let (name, version) = (&manifest["file"]["name"], &manifest["fileVersion"]);
-    format!("{}: sent (version {}{bundle})\n", text(name), text(version))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ use streampress_codec::internals::{decode_stream, decode_table, put_varint};
 use streampress_codec::{Codec, FormatVersion, Transform};
 use streampress_transport::contract_tests::{kind_of_error, read_corpus};
 
+use super::checks::stored_payload;
 use super::{below_root, corpus};
 
 /// The largest block that both take, as `tests/answer.py` has it.
@@ -293,40 +294,22 @@ fn read_head(head: &[u8], kind: u8) -> Request {
 
 /// The payload of a block: plan and streams as they are, none of them packed.
 fn payload(version: FormatVersion, plan: &[u8], streams: &[Vec<u8>]) -> Vec<u8> {
-    let mut directory = Vec::new();
-    let mut payload = vec![0];
-    match version {
-        FormatVersion::V1 => {
-            put_varint(&mut directory, plan.len() as u64);
-            directory.extend(plan);
-            put_varint(&mut directory, streams.len() as u64);
-            for stream in streams {
-                directory.extend([0, 0]);
-                put_varint(&mut directory, stream.len() as u64);
-            }
-            put_varint(&mut directory, streams.len() as u64);
-            for (number, stream) in streams.iter().enumerate() {
-                put_varint(&mut directory, number as u64);
-                put_varint(&mut directory, stream.len() as u64);
-            }
-            payload.push(0);
-            put_varint(&mut payload, directory.len() as u64);
-        }
-        FormatVersion::V2 => {
-            let groups = &streams[..streams.len().min(GROUPS)];
-            let used = groups
-                .iter()
-                .enumerate()
-                .filter(|(_, group)| !group.is_empty());
-            directory.push(used.clone().map(|(number, _)| 1 << number).sum());
-            for (_, group) in used {
-                directory.push(0);
-                put_varint(&mut directory, group.len() as u64);
-            }
-            directory.push(0);
-            directory.extend(plan);
-        }
+    if version == FormatVersion::V1 {
+        return stored_payload(plan, streams);
     }
+    let groups = &streams[..streams.len().min(GROUPS)];
+    let used = groups
+        .iter()
+        .enumerate()
+        .filter(|(_, group)| !group.is_empty());
+    let mut directory = vec![used.clone().map(|(number, _)| 1 << number).sum()];
+    for (_, group) in used {
+        directory.push(0);
+        put_varint(&mut directory, group.len() as u64);
+    }
+    directory.push(0);
+    directory.extend(plan);
+    let mut payload = vec![0];
     put_varint(&mut payload, directory.len() as u64);
     payload.extend(directory);
     payload.extend(streams.concat());

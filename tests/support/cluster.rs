@@ -73,9 +73,13 @@ impl Cluster {
         command::run("kubectl", &self.kubeconfig_first(args), input, ONE_CALL)
     }
 
-    /// Runs helm; it may wait for up to `limit`.
+    /// Runs helm; it may wait for up to `limit`. The error has the state of the namespace that `-n` names: helm itself
+    /// only says that its time is over.
     pub fn helm(&self, args: &[&str], limit: Duration) -> Result<String> {
-        command::run("helm", &self.kubeconfig_first(args), None, limit)?.success()
+        let namespace = args.iter().skip_while(|arg| **arg != "-n").nth(1);
+        command::run("helm", &self.kubeconfig_first(args), None, limit)
+            .and_then(ToolOutput::success)
+            .with_context(|| diagnosis::of_namespace(self, namespace.unwrap_or(&"default")))
     }
 
     /// Applies any number of YAML documents. Objects without a namespace go into `namespace`.

@@ -1,5 +1,7 @@
 //! `streampress recover` after the database of a data folder, and with it all queues, is lost.
 
+#[path = "support/recovered.rs"]
+mod recovered;
 mod support;
 
 use std::collections::BTreeMap;
@@ -8,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use recovered::line_of;
 use serde_json::{Value, json};
 use streampress_transport::contract_tests::eventually_blocking;
 use support::{WorkFolder, text};
@@ -54,17 +57,6 @@ fn manifests(folder: &WorkFolder) -> Vec<Value> {
     messages
         .filter(|message: &Value| message["records"].is_object())
         .collect()
-}
-
-/// What `recover` prints about the file of a manifest that is in the stream and not restored.
-fn line_of(manifest: &Value) -> String {
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let bundle = match manifest["bundle"]["files"].as_u64() {
-        Some(files) => format!(", packed with {} other(s)", files - 1),
-        None => String::new(),
-    };
-    let (name, version) = (&manifest["file"]["name"], &manifest["fileVersion"]);
-    format!("{}: sent (version {}{bundle})\n", text(name), text(version))
 }
 
 fn recover(folder: &WorkFolder) -> (Option<i32>, String) {

@@ -227,16 +227,24 @@ fn bad_yaml_ends_with_code_64_and_names_line_and_field() {
 }
 
 #[test]
-fn a_run_never_says_that_more_files_are_announced_than_there_are() {
+fn a_run_that_makes_fewer_files_than_the_one_before_says_how_many_are_known() {
     let folder = WorkFolder::with_generator(1);
-    for (files, line) in [
-        ("3", "announced 3 of 3, compressed 3 ("),
-        ("2", "announced 3, compressed 3 ("),
+    // Whether the second run says a total depends on whether it has one when it says its first line.
+    for (files, lines) in [
+        ("3", &["announced 3 of 3, compressed 3 ("][..]),
+        (
+            "2",
+            &[
+                "announced 3, compressed 3 (",
+                "announced 3 of 3, compressed 3 (",
+            ],
+        ),
     ] {
         let output = folder.run(&["run", "pipeline.yaml", "--data", "data", "--files", files]);
         let said = text(&output.stderr);
         assert!(output.status.success(), "{said}");
-        assert!(said.contains(line), "{said}");
+        assert!(lines.iter().any(|line| said.contains(line)), "{said}");
+        assert!(!said.contains("3 of 2"), "{said}");
     }
 }
 
@@ -351,6 +359,24 @@ fn has_colour(written: &[u8]) -> bool {
     })
 }
 
+/// Generates a file in the data folder that stands for DATA.
+const GENERATE: [&str; 6] = [
+    "generate",
+    "pipeline.yaml",
+    "--data",
+    "DATA",
+    "--files",
+    "1",
+];
+
+/// The arguments with a data folder in place of DATA.
+fn with_data<'a>(args: &[&'a str], data: &'a str) -> Vec<&'a str> {
+    let given = args.iter();
+    given
+        .map(|&arg| if arg == "DATA" { data } else { arg })
+        .collect()
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn everything_has_colours_on_a_terminal_unless_no_color_or_the_option_says_otherwise() {
@@ -361,14 +387,7 @@ fn everything_has_colours_on_a_terminal_unless_no_color_or_the_option_says_other
         &["runn"],
         &["run", "missing.yaml"],
         &["run", "pipeline.yaml", "--data", "DATA"],
-        &[
-            "generate",
-            "pipeline.yaml",
-            "--data",
-            "DATA",
-            "--files",
-            "1",
-        ],
+        &GENERATE,
     ]
     .into_iter()
     .enumerate()
@@ -383,11 +402,7 @@ fn everything_has_colours_on_a_terminal_unless_no_color_or_the_option_says_other
         .enumerate()
         {
             let data = format!("data-{number}-{case}");
-            let args: Vec<&str> = args
-                .iter()
-                .map(|arg| if *arg == "DATA" { &*data } else { arg })
-                .chain(option.iter().copied())
-                .collect();
+            let args = [&with_data(args, &data)[..], option].concat();
             let written = on_a_terminal(&folder, &args, variables);
             assert!(!written.is_empty(), "{args:?}");
             let said = text(&written);
@@ -407,14 +422,7 @@ fn what_goes_to_a_file_or_a_pipe_has_colours_only_if_the_option_says_so() {
         &["--help"][..],
         &["runn"],
         &["run", "missing.yaml"],
-        &[
-            "generate",
-            "pipeline.yaml",
-            "--data",
-            "DATA",
-            "--files",
-            "1",
-        ],
+        &GENERATE,
     ]
     .into_iter()
     .enumerate()
@@ -428,14 +436,7 @@ fn what_goes_to_a_file_or_a_pipe_has_colours_only_if_the_option_says_so() {
         .enumerate()
         {
             let data = format!("data-{number}-{case}");
-            let args: Vec<&str> = option
-                .iter()
-                .copied()
-                .chain(
-                    args.iter()
-                        .map(|arg| if *arg == "DATA" { &*data } else { arg }),
-                )
-                .collect();
+            let args = [option, &with_data(args, &data)[..]].concat();
             let output = folder
                 .command(&args)
                 .env("NO_COLOR", "1")

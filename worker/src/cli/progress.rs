@@ -161,24 +161,28 @@ impl RunObserver for Lines {
         };
         if has_news {
             *last = Some((Instant::now(), progress));
-            // A folder that has files of earlier runs has more than this one makes.
-            let total = total.filter(|total| *total >= progress.announced);
-            let of = total.map_or(String::new(), |total| format!(" of {total}"));
-            let JournalProgress {
-                announced,
-                compressed,
-                restored,
-                failed,
-                ..
-            } = progress;
-            output::say(&format!(
-                "announced {announced}{of}, compressed {compressed} ({}), restored {restored}, failed {failed}",
-                saved(progress.bytes_raw, progress.bytes_packed)
-            ));
+            output::say(&progress_line(progress, total));
         }
     }
 
     fn finished(&self) {}
+}
+
+fn progress_line(progress: JournalProgress, total: Option<u64>) -> String {
+    // A folder that has files of earlier runs has more than this one makes.
+    let total = total.filter(|total| *total >= progress.announced);
+    let of = total.map_or(String::new(), |total| format!(" of {total}"));
+    let JournalProgress {
+        announced,
+        compressed,
+        restored,
+        failed,
+        ..
+    } = progress;
+    format!(
+        "announced {announced}{of}, compressed {compressed} ({}), restored {restored}, failed {failed}",
+        saved(progress.bytes_raw, progress.bytes_packed)
+    )
 }
 
 fn start_line(data: &Path, resumed: JournalProgress) -> String {
@@ -299,4 +303,26 @@ fn files_line(summary: &RunSummary) -> String {
         let _ = write!(line, "; of the {sources} sources of this data folder");
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_never_says_that_more_files_are_announced_than_there_are() {
+        let progress = JournalProgress {
+            announced: 3,
+            compressed: 3,
+            ..JournalProgress::default()
+        };
+        for (total, line) in [
+            (Some(3), "announced 3 of 3, compressed 3 ("),
+            (Some(2), "announced 3, compressed 3 ("),
+            (None, "announced 3, compressed 3 ("),
+        ] {
+            let said = progress_line(progress, total);
+            assert!(said.starts_with(line), "{said}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use streampress_transport::FileName;
-use streampress_transport::sim::{SimDisk, SimProcess, Write};
+use streampress_transport::sim::{SimDisk, SimProcess, SimQueues, Write};
 use tokio::time::{sleep, timeout};
 
 use super::check::{Rest, check};
@@ -602,35 +602,37 @@ fn lose(pipeline: &SimPipeline, step: HistoryStep) {
             pipeline.decompressor_slots.take_away();
         }
         HistoryStep::Reshard { shards } => pipeline.stream.reshard(shards.into()),
-        HistoryStep::Purge {
-            service: ServiceKind::FilesQueue,
-        } => pipeline.files_queue.purge(),
-        HistoryStep::Purge {
-            service: ServiceKind::ChunksQueue,
-        } => pipeline.chunks_queue.purge(),
-        HistoryStep::Remake {
-            service: ServiceKind::FilesQueue,
-        } => pipeline.files_queue.remake(),
-        HistoryStep::Remake {
-            service: ServiceKind::ChunksQueue,
-        } => pipeline.chunks_queue.remake(),
+        HistoryStep::Purge { service } => {
+            if let Some(queue) = queue(pipeline, service) {
+                queue.purge();
+            }
+        }
         HistoryStep::Remake {
             service: ServiceKind::Stream,
         } => pipeline.stream.remake(),
-        HistoryStep::Purge {
-            service: ServiceKind::ReceiptsQueue,
-        } => pipeline.receipts_queue.purge(),
-        HistoryStep::Remake {
-            service: ServiceKind::ReceiptsQueue,
-        } => pipeline.receipts_queue.remake(),
+        HistoryStep::Remake { service } => {
+            if let Some(queue) = queue(pipeline, service) {
+                queue.remake();
+            }
+        }
         HistoryStep::RemakeAll => {
             pipeline.files_queue.remake();
             pipeline.chunks_queue.remake();
             pipeline.receipts_queue.remake();
             pipeline.stream.remake();
         }
-        // What cannot be purged or made anew, and steps that `apply` has taken.
+        // Steps that `apply` and `disturb` have taken.
         _ => {}
+    }
+}
+
+/// The queue that a service is. What is no queue cannot be purged.
+fn queue(pipeline: &SimPipeline, service: ServiceKind) -> Option<&SimQueues> {
+    match service {
+        ServiceKind::FilesQueue => Some(&pipeline.files_queue),
+        ServiceKind::ChunksQueue => Some(&pipeline.chunks_queue),
+        ServiceKind::ReceiptsQueue => Some(&pipeline.receipts_queue),
+        ServiceKind::Stream | ServiceKind::Slots => None,
     }
 }
 

@@ -136,28 +136,37 @@ fn hostile_plan(transform: Transform, data: &[u8], raw_len: usize) {
             stream
         })
         .collect();
+    let payload = stored_payload(rest, &streams);
+    hostile_compact_plan(transform, rest, &streams, raw_len);
+    if let Ok(raw) = decode_table(transform, FormatVersion::V1, &payload, raw_len) {
+        assert!(raw.len() <= raw_len);
+    }
+}
+
+/// The payload of a block of version 1 with this plan, whose directory and streams are stored.
+pub fn stored_payload(plan: &[u8], streams: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let lens = || streams.iter().map(|stream| stream.as_ref().len() as u64);
     let mut directory = Vec::new();
-    put_varint(&mut directory, rest.len() as u64);
-    directory.extend_from_slice(rest);
+    put_varint(&mut directory, plan.len() as u64);
+    directory.extend_from_slice(plan);
     put_varint(&mut directory, streams.len() as u64);
-    for stream in &streams {
+    for len in lens() {
         directory.extend([0, 0]);
-        put_varint(&mut directory, stream.len() as u64);
+        put_varint(&mut directory, len);
     }
     put_varint(&mut directory, streams.len() as u64);
-    for (number, stream) in streams.iter().enumerate() {
+    for (number, len) in lens().enumerate() {
         put_varint(&mut directory, number as u64);
-        put_varint(&mut directory, stream.len() as u64);
+        put_varint(&mut directory, len);
     }
     let mut payload = vec![0, 0];
     put_varint(&mut payload, directory.len() as u64);
     put_varint(&mut payload, directory.len() as u64);
     payload.extend(directory);
-    payload.extend(streams.concat());
-    hostile_compact_plan(transform, rest, &streams, raw_len);
-    if let Ok(raw) = decode_table(transform, FormatVersion::V1, &payload, raw_len) {
-        assert!(raw.len() <= raw_len);
+    for stream in streams {
+        payload.extend_from_slice(stream.as_ref());
     }
+    payload
 }
 
 /// The legacy format: normalising is idempotent, packing round-trips, hostile records are refused.

@@ -138,8 +138,7 @@ impl BlockEncoder<'_> {
                 }
                 self.tried.push("none: excluded by the plan".into());
                 if let Some(learned) = &mut table.encoded.learned {
-                    (learned.version, learned.representation) = (plan.version, plan.representation);
-                    learned.ratio = plan.ratio;
+                    learned.take_representation(plan);
                 }
                 Some(self.table_block(table))
             }

@@ -68,7 +68,7 @@ impl MeasuredSizes {
 /// The size of `bytes` as LZMA literals, headers included.
 pub(crate) fn literals_bytes(bytes: &[u8]) -> usize {
     let mut coder = LiteralPrices::default();
-    bytes.iter().for_each(|&byte| coder.put(byte));
+    coder.put_all(bytes);
     coder.bytes()
 }
 
@@ -84,14 +84,10 @@ pub(crate) fn lzma_bytes(bytes: &[u8]) -> usize {
     let mut coder = LiteralPrices::default();
     let mut literals_from = 0;
     for matched in &matches {
-        bytes[literals_from..matched.start]
-            .iter()
-            .for_each(|&byte| coder.put(byte));
+        coder.put_all(&bytes[literals_from..matched.start]);
         literals_from = matched.end;
     }
-    bytes[literals_from..]
-        .iter()
-        .for_each(|&byte| coder.put(byte));
+    coder.put_all(&bytes[literals_from..]);
     all.min(coder.bytes() + matches.len() * MATCH_BITS / 8)
 }
 
@@ -168,6 +164,10 @@ impl LiteralPrices {
     const BIT: u64 = 1 << 12;
     /// The flag that a byte is no match: 0.023 bits.
     const LITERAL: u64 = 94;
+
+    fn put_all(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.put(byte));
+    }
 
     fn put(&mut self, byte: u8) {
         const LOWER: u32 = u16::MAX as u32;

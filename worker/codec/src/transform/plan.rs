@@ -144,8 +144,13 @@ impl SchemaPlan {
         self.add_features(&learned.sketch);
         self.choices.extend(learned.choices.iter());
         self.columns.extend(&learned.columns);
-        (self.version, self.representation) = (learned.version, learned.representation);
-        self.ratio = learned.ratio;
+        self.take_representation(learned);
+    }
+
+    /// Takes the representation of `other`, with the size and the version that it is of.
+    pub(crate) fn take_representation(&mut self, other: &SchemaPlan) {
+        (self.version, self.representation) = (other.version, other.representation);
+        self.ratio = other.ratio;
     }
 
     /// Adds the features of a further block.
