@@ -280,7 +280,7 @@ fn a_plan_made_from_one_file_packs_others_and_inspect_shows_it() {
     let shown = folder.well(&["inspect", "prices.plan"]).stdout;
     let shown = String::from_utf8(shown).expect("text");
     assert!(
-        shown.contains("plan of 1 schemas and lengths") && shown.contains("transform csv"),
+        shown.contains("plan of 1 kind(s) of block") && shown.contains("transform csv"),
         "{shown}"
     );
     let planned = said(&folder.well(&["pack", "second.csv", "--plan", "prices.plan", "--explain"]));
@@ -293,6 +293,45 @@ fn a_plan_made_from_one_file_packs_others_and_inspect_shows_it() {
     let refused = folder.run(&["pack", "first.csv", "--plan", "no.plan"], b"");
     assert_eq!(refused.status.code(), Some(1));
     assert!(said(&refused).contains("no.plan"), "{}", said(&refused));
+}
+
+#[test]
+fn a_plan_is_not_replaced_by_what_is_packed_with_it() {
+    let folder = Folder::new();
+    folder.write("first.csv", &table(3000));
+    folder.well(&["train", "first.csv", "-o", "prices.plan"]);
+    let plan = folder.read("prices.plan");
+    let args = ["pack", "first.csv", "--plan", "prices.plan", "--force"];
+    let refused = folder.run(&[&args[..], &["-o", "prices.plan"]].concat(), b"");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(folder.read("prices.plan") == plan);
+    // From standard input, too, unless the file comes from there.
+    folder.well(&["pack", "first.csv", "--plan", "prices.plan"]);
+    let piped = ["pack", "first.csv", "--plan", "-", "-o", "piped.spk"];
+    let packed = folder.run(&piped, &plan);
+    assert!(packed.status.success(), "{}", said(&packed));
+    assert!(folder.read("piped.spk") == folder.read("first.csv.spk"));
+    let both = folder.run(&["pack", "-", "--plan", "-"], &plan);
+    assert_eq!(both.status.code(), Some(1));
+    assert!(said(&both).contains("both the plan and the input"));
+}
+
+#[test]
+fn a_plan_of_a_lower_effort_is_not_used_and_the_command_says_so() {
+    let folder = Folder::new();
+    folder.write("first.csv", &table(3000));
+    folder.well(&["train", "first.csv", "--effort", "fast", "-o", "fast.plan"]);
+    let with = ["pack", "first.csv", "--plan", "fast.plan", "--explain"];
+    let searched = said(&folder.well(&[&with[..], &["-o", "1.spk"]].concat()));
+    assert!(searched.contains("columns: 0 by a plan"), "{searched}");
+    assert!(
+        searched.contains("streampress train --effort balanced"),
+        "{searched}"
+    );
+    let fast = [&with[..], &["--effort", "fast", "-o", "2.spk"]].concat();
+    let planned = said(&folder.well(&fast));
+    assert!(planned.contains("by a plan, 0 searched"), "{planned}");
+    assert!(!planned.contains("streampress train"), "{planned}");
 }
 
 #[test]

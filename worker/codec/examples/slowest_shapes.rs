@@ -1,7 +1,8 @@
 //! Searches for the shape of file that takes the longest to pack compared with xz -6 on the same bytes, and prints the slowest:
 //! `cargo run --release -p streampress-codec --example slowest_shapes -- [fast|balanced|max] [SECONDS]`.
 //!
-//! Shapes that earlier searches found are measured first. Processor times are compared, of one thread.
+//! Shapes that earlier searches found are measured first. Processor times are compared, of one thread and of the slower version of
+//! the format.
 
 use std::error::Error;
 use std::fmt;
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rustix::time::{ClockId, clock_gettime};
-use streampress_codec::hybrid::{CodecOptions, Effort, pack};
+use streampress_codec::FormatVersion;
+use streampress_codec::hybrid::{CodecOptions, Effort, Packer};
 
 /// The slowest of earlier searches, and shapes that were slow in earlier releases.
 const FOUND: &[&str] = &[
@@ -23,6 +25,11 @@ const FOUND: &[&str] = &[
     "csv 64 counter,float,constant,float",
     "csv 1024 digit,number",
     "csv 1024 empty,empty",
+    "csv 1024 digit*600",
+    "csv 1024 word*400",
+    "csv 256 empty*800",
+    "ndjson 1024 digit*400",
+    "csv 4096 related*400",
     "csv 1024 quoted",
     "csv ragged 1024 word,empty,digit",
     "json 1024 digit",
@@ -33,7 +40,7 @@ const FOUND: &[&str] = &[
 ];
 /// How many of the slowest are kept, printed and varied.
 const KEPT: usize = 8;
-const MOST_FIELDS: usize = 24;
+const MOST_FIELDS: usize = 1000;
 const WORDS: [&str; 8] = ["alpha", "be", "gamma ray", "", "d", "epsilon", "zeta", "e"];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,9 +57,11 @@ enum CellKind {
     Time,
     Nested,
     Constant,
+    /// Few values, which mostly follow from those of the other fields of its kind.
+    Related,
 }
 
-const FIELDS: [(&str, CellKind); 12] = [
+const FIELDS: [(&str, CellKind); 13] = [
     ("empty", CellKind::Empty),
     ("digit", CellKind::Digit),
     ("number", CellKind::Number),
@@ -65,10 +74,11 @@ const FIELDS: [(&str, CellKind); 12] = [
     ("time", CellKind::Time),
     ("nested", CellKind::Nested),
     ("constant", CellKind::Constant),
+    ("related", CellKind::Related),
 ];
 const LAYOUTS: [&str; 5] = ["csv", "json", "ndjson", "lines", "pairs"];
 
-/// A file: rows of fields, as text for people: `LAYOUT [ragged] KIB FIELD,FIELD…`.
+/// A file: rows of fields, as text for people: `LAYOUT [ragged] KIB FIELD,FIELD*COUNT…`.
 #[derive(Debug, Clone)]
 struct Shape {
     layout: &'static str,
@@ -87,7 +97,13 @@ impl fmt::Display for Shape {
                 .find(|it| it.1 == *field)
                 .map_or("", |it| it.0)
         };
-        let fields: Vec<&str> = self.fields.iter().map(name).collect();
+        let equal = self.fields.chunk_by(|a, b| a == b);
+        let fields: Vec<String> = equal
+            .map(|equal| match equal {
+                [field] => name(field).to_owned(),
+                _ => format!("{}*{}", name(&equal[0]), equal.len()),
+            })
+            .collect();
         write!(
             out,
             "{}{ragged} {} {}",
@@ -107,12 +123,17 @@ impl Shape {
         if is_ragged {
             next = words.next()?;
         }
-        let field = |name| FIELDS.iter().find(|it| it.0 == name).map(|it| it.1);
+        let equal = |text: &str| {
+            let (name, count) = text.split_once('*').unwrap_or((text, "1"));
+            let (_, field) = FIELDS.iter().find(|it| it.0 == name)?;
+            Some(vec![*field; count.parse().ok()?])
+        };
+        let fields: Option<Vec<_>> = words.next()?.split(',').map(equal).collect();
         Some(Self {
             layout: LAYOUTS.into_iter().find(|it| *it == layout)?,
             is_ragged,
             kib: next.parse().ok()?,
-            fields: words.next()?.split(',').map(field).collect::<Option<_>>()?,
+            fields: fields?.concat(),
         })
     }
 
@@ -121,12 +142,16 @@ impl Shape {
         let mut shape = self.clone();
         let place = random.usize(0..shape.fields.len());
         let field = FIELDS[random.usize(0..FIELDS.len())].1;
-        match random.u8(0..6) {
+        match random.u8(0..7) {
             0 => shape.layout = LAYOUTS[random.usize(0..LAYOUTS.len())],
             1 => shape.is_ragged = !shape.is_ragged,
             2 => shape.kib = 1 << random.u32(6..12),
             3 if shape.fields.len() > 1 => drop(shape.fields.remove(place)),
             4 => shape.fields[place] = field,
+            5 => {
+                let most = MOST_FIELDS / shape.fields.len();
+                shape.fields = shape.fields.repeat(random.usize(1..=most.clamp(1, 40)));
+            }
             _ if shape.fields.len() < MOST_FIELDS => shape.fields.insert(place, field),
             _ => shape.fields[place] = field,
         }
@@ -154,7 +179,7 @@ impl Shape {
             .collect();
         let values: Vec<(usize, String)> = fields
             .into_iter()
-            .map(|(number, field)| (number, value(*field, row, random)))
+            .map(|(number, field)| (number, value(*field, number, row, random)))
             .collect();
         let (before, between, after) = match self.layout {
             "csv" => ("", ",", "\n"),
@@ -182,7 +207,7 @@ impl Shape {
     }
 }
 
-fn value(field: CellKind, row: u64, random: &mut Rng) -> String {
+fn value(field: CellKind, number: usize, row: u64, random: &mut Rng) -> String {
     match field {
         CellKind::Empty => String::new(),
         CellKind::Constant => "the same".to_owned(),
@@ -208,10 +233,18 @@ fn value(field: CellKind, row: u64, random: &mut Rng) -> String {
             random.u8(..),
             random.alphabetic()
         ),
+        CellKind::Related => {
+            let of_row = row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            let place = match random.u8(..100) {
+                0..97 => of_row as usize + number * 7,
+                _ => random.usize(..4),
+            };
+            ["red", "green", "blue", "amber"][place % 4].to_owned()
+        }
     }
 }
 
-/// How many times longer packing takes than xz -6.
+/// How many times longer packing takes than xz -6, in the slower version of the format.
 fn slowness(shape: &Shape, effort: Effort) -> Result<f64, Box<dyn Error>> {
     let content = shape.content();
     let options = CodecOptions {
@@ -219,15 +252,14 @@ fn slowness(shape: &Shape, effort: Effort) -> Result<f64, Box<dyn Error>> {
         threads: 1,
         ..CodecOptions::default()
     };
-    let packing = quickest(|| {
-        let packed = pack(
-            &content[..],
-            |_: &[u8]| Ok(()),
-            &options,
-            &AtomicBool::new(false),
-        );
-        packed.map(drop).map_err(Into::into)
-    })?;
+    let mut packing = Duration::ZERO;
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        let packer = Packer::new(options).with_version(version);
+        packing = packing.max(quickest(|| {
+            let packed = packer.pack(&content[..], |_: &[u8]| Ok(()), &AtomicBool::new(false));
+            packed.map(drop).map_err(Into::into)
+        })?);
+    }
     let xz = quickest(|| {
         let mut encoder = xz2::write::XzEncoder::new(std::io::sink(), 6);
         encoder.write_all(&content)?;

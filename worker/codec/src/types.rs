@@ -25,6 +25,11 @@ impl Effort {
             Self::Max => "max",
         }
     }
+
+    /// The number in a plan file, from the fastest.
+    pub(crate) fn number(self) -> u8 {
+        self as u8
+    }
 }
 
 /// How a block is rearranged before coding. The numbers are part of the format.

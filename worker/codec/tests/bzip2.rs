@@ -4,11 +4,12 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{
+    cell::RefCell,
     io::{Read as _, Write as _},
-    process::{Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestRunner};
 use streampress_codec::{
     Codec, FormatVersion,
     internals::{bz2, decode_stream},
@@ -67,39 +68,96 @@ fn streams_of_each_implementation_are_decoded_by_the_other() {
     samples().iter().for_each(|raw| check(raw));
 }
 
-#[test]
-fn libbz2_decodes_our_streams() {
-    let script = r#"
+/// Python's `bz2`, with one process for any number of streams.
+struct Libbz2 {
+    process: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+}
+
+impl Libbz2 {
+    /// Reads pairs of raw bytes and our stream, each after its length; answers with 1 and its own stream, or with 0 if ours is not
+    /// of those bytes.
+    const SCRIPT: &str = r#"
 import bz2, struct, sys
-data, out = sys.stdin.buffer.read(), sys.stdout.buffer
-while data:
-    n = struct.unpack(">I", data[:4])[0]
-    raw = bz2.decompress(data[4:4 + n]); data = data[4 + n:]
-    out.write(struct.pack(">I", len(raw))); out.write(raw)
+given, out = sys.stdin.buffer, sys.stdout.buffer
+def read():
+    size = given.read(4)
+    return given.read(struct.unpack(">I", size)[0]) if size else None
+while (raw := read()) is not None:
+    is_equal = bz2.decompress(read()) == raw
+    theirs = bz2.compress(raw)
+    out.write(struct.pack(">?I", is_equal, len(theirs)) + theirs)
+    out.flush()
 "#;
-    let framed = |parts: &[Vec<u8>]| {
-        parts
-            .iter()
-            .flat_map(|part| [&(part.len() as u32).to_be_bytes(), &part[..]].concat())
-            .collect::<Vec<u8>>()
+
+    fn start() -> Self {
+        let mut process = Command::new("python3")
+            .args(["-c", Self::SCRIPT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 is needed for this test");
+        Self {
+            input: process.stdin.take().expect("stdin"),
+            output: process.stdout.take().expect("stdout"),
+            process,
+        }
+    }
+
+    /// Each decodes what the other made.
+    fn check(&mut self, raw: &[u8]) {
+        let packed = bz2(raw).expect("packs").bytes;
+        for part in [raw, &packed] {
+            let len = (part.len() as u32).to_be_bytes();
+            self.input.write_all(&len).expect("python reads");
+            self.input.write_all(part).expect("python reads");
+        }
+        let mut head = [0; 5];
+        self.output.read_exact(&mut head).expect("python answers");
+        let [is_equal, len @ ..] = head;
+        assert_eq!(is_equal, 1, "{} bytes", raw.len());
+        let mut theirs = vec![0; u32::from_be_bytes(len) as usize];
+        self.output.read_exact(&mut theirs).expect("its stream");
+        let back = decode_stream(Codec::Bz2, 0, &theirs, raw.len(), FormatVersion::V1);
+        assert!(back.as_deref() == Ok(raw), "{} bytes", raw.len());
+    }
+}
+
+impl Drop for Libbz2 {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn libbz2_and_this_coder_decode_the_streams_of_each_other() {
+    let mut libbz2 = Libbz2::start();
+    samples().iter().for_each(|raw| libbz2.check(raw));
+}
+
+#[test]
+fn libbz2_and_this_coder_decode_arbitrary_streams_of_each_other() {
+    let libbz2 = RefCell::new(Libbz2::start());
+    let runs = proptest::collection::vec((0u8..5, 1usize..600), 0..40).prop_map(|runs| {
+        runs.into_iter()
+            .flat_map(|(byte, len)| vec![byte; len])
+            .collect()
+    });
+    let bytes = proptest::collection::vec(any::<u8>(), 0..3000);
+    let letters = proptest::collection::vec(b'a'..=b'e', 0..20_000);
+    let config = ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
     };
-    let samples = samples();
-    let packed: Vec<Vec<u8>> = samples
-        .iter()
-        .map(|raw| bz2(raw).expect("packs").bytes)
-        .collect();
-    let mut child = Command::new("python3")
-        .args(["-c", script])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3 is needed for this test");
-    let mut input = child.stdin.take().expect("stdin");
-    input.write_all(&framed(&packed)).expect("python reads");
-    drop(input);
-    let output = child.wait_with_output().expect("python ends");
-    assert!(output.status.success(), "python failed");
-    assert!(output.stdout == framed(&samples));
+    let checked =
+        TestRunner::new(config).run(&prop_oneof![runs, bytes, letters], |raw: Vec<u8>| {
+            libbz2.borrow_mut().check(&raw);
+            Ok(())
+        });
+    checked.expect("each decodes the other's");
 }
 
 #[test]

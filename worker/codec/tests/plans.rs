@@ -245,6 +245,54 @@ fn columns_whose_values_become_easier_lose_at_most_five_per_cent() {
 }
 
 #[test]
+fn a_store_learns_what_its_first_file_could_not_show() {
+    // In the first file the columns have nothing to do with each other, and no sample of one column shows that they have later.
+    let file = |rng: &mut Rng, related: bool| {
+        let mut text = String::from("a,b\n");
+        for _ in 0..2000 {
+            let a = rng.u32(10_000..90_000);
+            let b = match related {
+                true => a + 7,
+                false => rng.u32(10_000..90_000),
+            };
+            text += &format!("{a},{b}\n");
+        }
+        text.into_bytes()
+    };
+    let mut rng = Rng::with_seed(17);
+    let store = PlanStore::default();
+    let stored = Packer::new(OPTIONS).with_store(&store);
+    pack(&stored, &file(&mut rng, false));
+    let raw = file(&mut rng, true);
+    let fresh = pack(&Packer::new(OPTIONS), &raw).0.len();
+    let second = pack(&stored, &raw).0.len();
+    assert!(second > fresh + fresh / 2, "{second} {fresh}");
+    for _ in 0..40 {
+        pack(&stored, &file(&mut rng, true));
+    }
+    let last = pack(&stored, &raw).0.len();
+    assert!(last <= fresh + fresh / 50, "{last} {fresh}");
+}
+
+#[test]
+fn what_was_found_with_less_effort_makes_no_file_larger() {
+    let mut rng = Rng::with_seed(18);
+    let (first, second) = (orders(&mut rng, 1500), readings(&mut rng, 1500));
+    let store = PlanStore::default();
+    let packer = |effort| Packer::new(CodecOptions { effort, ..OPTIONS });
+    for effort in Effort::ALL {
+        for raw in [&first, &second] {
+            let fresh = pack(&packer(effort), raw).0;
+            let stored = packer(effort).with_store(&store);
+            assert!(pack(&stored, raw).0 == fresh, "{effort:?}");
+            let known = pack(&stored, raw).1.plan_use;
+            assert_eq!(known.searched_columns, 0, "{effort:?}");
+        }
+    }
+    assert_eq!(store.plan().schema_count(), 6);
+}
+
+#[test]
 fn a_plan_of_version_1_makes_no_small_file_of_version_2_larger() {
     let mut rng = Rng::with_seed(16);
     for rows in [4, 8, 12, 20] {

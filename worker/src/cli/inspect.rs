@@ -5,10 +5,8 @@ use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
-use streampress_codec::hybrid::frame::{BlockHeader, EndFrame};
-use streampress_codec::hybrid::{self, FrameReader, Limits, Plan};
-use streampress_codec::{CodecError, StreamInfo};
+use anyhow::{Context, Result};
+use streampress_codec::hybrid::{self, Inspection, Limits, Plan};
 use streampress_crds::api::pipeline::CodecEffort;
 
 use super::args::InspectArgs;
@@ -36,23 +34,11 @@ pub(super) fn command(args: InspectArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a packed file holds.
+/// What a file holds.
 #[derive(Debug, Clone)]
-enum Inspection {
-    /// A hybrid file.
-    Hybrid {
-        /// The block size that it was packed with; version 2 does not keep it.
-        block_size: Option<u32>,
-        /// Bytes of the file.
-        packed_bytes: u64,
-        /// Every block in order.
-        blocks: Vec<InspectedBlock>,
-        /// The hash and index after the blocks.
-        end: EndFrame,
-    },
-    /// A plan file.
+enum Inspected {
+    Hybrid(Inspection),
     Plan(Plan),
-    /// A seed file.
     Seed {
         /// Its message, as JSON.
         message: String,
@@ -61,19 +47,8 @@ enum Inspection {
     },
 }
 
-/// One block of a hybrid file.
-#[derive(Debug, Clone)]
-struct InspectedBlock {
-    /// Where its header begins.
-    offset: u64,
-    /// Its header.
-    header: BlockHeader,
-    /// Its streams.
-    streams: Vec<StreamInfo>,
-}
-
-/// Reads a packed file's frames and directories. [`Inspection`] displays as the command prints it.
-fn inspect(path: &Path, limits: &Limits) -> Result<Inspection> {
+/// Reads a packed file's frames and directories. [`Inspected`] displays as the command prints it.
+fn inspect(path: &Path, limits: &Limits) -> Result<Inspected> {
     let work = || {
         let mut input = output::open(path)?;
         let mut first = Vec::new();
@@ -87,47 +62,25 @@ fn inspect(path: &Path, limits: &Limits) -> Result<Inspection> {
         if Plan::is_plan_file(&first) {
             let mut bytes = Vec::new();
             whole.read_to_end(&mut bytes).context("reading the plan")?;
-            Ok(Inspection::Plan(Plan::from_bytes(&bytes)?))
+            Ok(Inspected::Plan(Plan::from_bytes(&bytes)?))
         } else if is_seed {
             inspect_seed(whole)
         } else {
-            inspect_hybrid(whole, limits)
+            Ok(Inspected::Hybrid(hybrid::inspect(whole, limits)?))
         }
     };
     work().with_context(|| format!("inspecting {}", path.display()))
 }
 
-fn inspect_seed(input: impl Read) -> Result<Inspection> {
+fn inspect_seed(input: impl Read) -> Result<Inspected> {
     let (message, records, _) = unpack::read_seed_file(input)?;
-    Ok(Inspection::Seed {
+    Ok(Inspected::Seed {
         message: message.to_json(),
         record_bytes: records.iter().map(|record| record.len() as u64).collect(),
     })
 }
 
-fn inspect_hybrid(input: impl Read, limits: &Limits) -> Result<Inspection> {
-    let mut frames = FrameReader::open(input, limits.block_bytes, false)?;
-    let mut blocks = Vec::new();
-    while let Some(frame) = frames.next_frame()? {
-        let frame = frame.map_err(CodecError::from)?;
-        blocks.push(InspectedBlock {
-            offset: frame.offset,
-            header: frame.header,
-            streams: frame.streams().map_err(CodecError::from)?,
-        });
-    }
-    let Some(end) = frames.end().cloned() else {
-        bail!("the end frame is missing")
-    };
-    Ok(Inspection::Hybrid {
-        block_size: frames.block_size,
-        packed_bytes: frames.bytes_read(),
-        blocks,
-        end,
-    })
-}
-
-impl fmt::Display for Inspection {
+impl fmt::Display for Inspected {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Plan(plan) => show_plan(out, plan),
@@ -142,12 +95,7 @@ impl fmt::Display for Inspection {
                 }
                 Ok(())
             }
-            Self::Hybrid {
-                block_size,
-                packed_bytes,
-                blocks,
-                end,
-            } => show_hybrid(out, *block_size, *packed_bytes, blocks, end),
+            Self::Hybrid(inspection) => show_hybrid(out, inspection),
         }
     }
 }
@@ -155,16 +103,17 @@ impl fmt::Display for Inspection {
 fn show_plan(out: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
     writeln!(
         out,
-        "plan of {} schemas and lengths of block, {} bytes of memory",
+        "plan of {} kind(s) of block, by schema and length, {} bytes of memory",
         plan.schema_count(),
         plan.memory_bytes()
     )?;
     for (number, schema) in plan.summaries().iter().enumerate() {
         writeln!(
             out,
-            "schema {number}, blocks of {} to {} bytes: transform {}, {} columns, {} choices, packs to {:.1} %",
+            "kind {number}, blocks of {} to {} bytes: effort {}, transform {}, {} columns, {} choices, packs to {:.1} %",
             schema.block_bytes.start(),
             schema.block_bytes.end(),
+            schema.effort.name(),
             schema.transform.name(),
             schema.columns,
             schema.choices,
@@ -174,13 +123,13 @@ fn show_plan(out: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
     Ok(())
 }
 
-fn show_hybrid(
-    out: &mut fmt::Formatter<'_>,
-    block_size: Option<u32>,
-    packed_bytes: u64,
-    blocks: &[InspectedBlock],
-    end: &EndFrame,
-) -> fmt::Result {
+fn show_hybrid(out: &mut fmt::Formatter<'_>, inspection: &Inspection) -> fmt::Result {
+    let Inspection {
+        block_size,
+        packed_bytes,
+        blocks,
+        end,
+    } = inspection;
     let payloads: u64 = blocks
         .iter()
         .map(|block| u64::from(block.header.packed_len))

@@ -29,6 +29,9 @@ pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
             "--plan and --explain are of the hybrid format: leave them out, or leave out --format seed"
         );
     }
+    if args.plan.as_deref().is_some_and(output::is_stream) && output::is_stream(&args.input) {
+        bail!("standard input cannot be both the plan and the input: name a file for one of them");
+    }
     if output_is_terminal(args.output.as_deref(), &args.input) {
         bail!(
             "packed bytes are not written to a terminal: name a file with -o, or redirect the output"
@@ -109,9 +112,16 @@ fn pack(
 ) -> Result<PackOutcome> {
     let input = output::open(&options.input)?;
     let output = output_path(options)?;
+    let plan = match &options.plan {
+        Some(path) => {
+            output::ensure_differ(&output, path)?;
+            read_plan(path, options.hybrid.effort)?
+        }
+        None => hybrid::Plan::default(),
+    };
     let writer = Output::create(&output, options.force, &options.input)?;
     let outcome = match options.format {
-        CodecFormat::Hybrid => pack_hybrid(options, input, writer, output, explain, cancel),
+        CodecFormat::Hybrid => pack_hybrid(options, plan, input, writer, output, explain, cancel),
         CodecFormat::Seed => pack_seed(options, input, writer, output),
     };
     outcome.with_context(|| format!("packing {}", options.input.display()))
@@ -140,6 +150,7 @@ fn output_path(options: &PackOptions) -> Result<PathBuf> {
 
 fn pack_hybrid(
     options: &PackOptions,
+    plan: hybrid::Plan,
     input: impl Read,
     mut writer: Output,
     output: PathBuf,
@@ -147,10 +158,9 @@ fn pack_hybrid(
     cancel: &AtomicBool,
 ) -> Result<PackOutcome> {
     let mut explained = Ok(());
-    let mut packer = hybrid::Packer::new(options.hybrid).with_version(options.version);
-    if let Some(path) = &options.plan {
-        packer = packer.with_plan(read_plan(path)?);
-    }
+    let packer = hybrid::Packer::new(options.hybrid)
+        .with_version(options.version)
+        .with_plan(plan);
     let summary = packer.pack_observed(
         input,
         |frame| writer.write_all(frame),
@@ -170,10 +180,25 @@ fn pack_hybrid(
     })
 }
 
-fn read_plan(path: &Path) -> Result<hybrid::Plan> {
-    let reading = || format!("reading the plan {}", path.display());
-    let bytes = std::fs::read(path).with_context(reading)?;
-    hybrid::Plan::from_bytes(&bytes).with_context(reading)
+/// Reads a plan, and says so if nothing of it is used with this effort.
+fn read_plan(path: &Path, effort: hybrid::Effort) -> Result<hybrid::Plan> {
+    let read = || -> Result<hybrid::Plan> {
+        let mut bytes = Vec::new();
+        output::open(path)?.read_to_end(&mut bytes)?;
+        Ok(hybrid::Plan::from_bytes(&bytes)?)
+    };
+    let plan = read().with_context(|| format!("reading the plan {}", path.display()))?;
+    let made_with = plan.summaries().into_iter().map(|schema| schema.effort);
+    if let Some(made_with) = made_with.max().filter(|made_with| *made_with < effort) {
+        output::note(&format!(
+            "{} was made with effort {}, and nothing of it is used with effort {}: make one with 'streampress train --effort {}'",
+            path.display(),
+            made_with.name(),
+            effort.name(),
+            effort.name()
+        ));
+    }
+    Ok(plan)
 }
 
 fn explain_block(out: &mut dyn Write, block: &hybrid::PackedBlock) -> std::io::Result<()> {

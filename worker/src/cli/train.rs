@@ -49,7 +49,7 @@ pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
     output::result(
         &args.output,
         &format!(
-            "{} schemas and lengths of block, {} bytes",
+            "{} kind(s) of block, by schema and length, {} bytes",
             plan.schema_count(),
             bytes.len()
         ),

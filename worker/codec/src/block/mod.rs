@@ -93,16 +93,24 @@ impl BlockEncoder<'_> {
             return self.plain_only();
         }
         let mut structure = Structure::of(self.raw);
-        let len = BlockLen(self.raw.len() as u64);
-        let base = most_similar(self.plans, len, &structure.sketch).cloned();
+        let (len, effort) = (BlockLen(self.raw.len() as u64), self.options.effort);
+        // What a search with less effort found is not as small.
+        let plans = self.plans.iter().filter(|plan| plan.effort >= effort);
+        let base = most_similar(plans, len, &structure.sketch).cloned();
         let sketch = structure.sketch.clone();
+        let of_schema = |mut block: EncodedBlock| {
+            if let Some(learned) = &mut block.learned {
+                (learned.sketch, learned.len, learned.effort) = (sketch, len, effort);
+            }
+            block
+        };
         if let Some(plan) = &base
             && let Some(block) = self.planned(plan, &mut structure)
         {
-            return block.of_schema(sketch, len);
+            return of_schema(block);
         }
         match self.searched(structure, base) {
-            Some(table) => self.table_or_plain(table).of_schema(sketch, len),
+            Some(table) => of_schema(self.table_or_plain(table)),
             None => self.plain_only(),
         }
     }
@@ -317,15 +325,6 @@ impl BlockEncoder<'_> {
             base: None,
             plan_use: PlanUse::default(),
         }
-    }
-}
-
-impl EncodedBlock {
-    fn of_schema(mut self, sketch: Vec<u64>, len: BlockLen) -> Self {
-        if let Some(learned) = &mut self.learned {
-            (learned.sketch, learned.len) = (sketch, len);
-        }
-        self
     }
 }
 

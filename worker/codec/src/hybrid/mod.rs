@@ -5,6 +5,7 @@ mod compact_frame;
 pub mod frame;
 mod frame_reader;
 mod header;
+mod inspect;
 mod pack;
 mod parallel;
 mod plan;
@@ -15,6 +16,7 @@ mod unpack;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use frame_reader::{BlockFrame, DamagedFrame, FrameReader};
+pub use inspect::{InspectedBlock, Inspection, inspect};
 pub use pack::{PackedBlock, Packer, pack, pack_observed};
 pub use plan::{Plan, PlanStore, SchemaSummary};
 pub use random_access::Blocks;

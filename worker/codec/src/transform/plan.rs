@@ -8,7 +8,7 @@ use super::{
     csv::RowLayout,
 };
 use crate::{
-    Damage, FormatVersion, Transform,
+    Damage, Effort, FormatVersion, Transform,
     bytes::{FieldReader, put_varint},
     entropy::Coder,
     hash::IdentityState,
@@ -20,6 +20,8 @@ use crate::{
 pub(crate) struct SchemaPlan {
     /// Of the first of its blocks.
     pub(crate) len: BlockLen,
+    /// Of the search that found it.
+    pub(crate) effort: Effort,
     /// Hashes of features of the schema, sorted.
     pub(crate) sketch: Vec<u64>,
     /// The choices by place.
@@ -190,6 +192,7 @@ impl SchemaPlan {
     /// Appends the plan.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         put_varint(out, self.len.0);
+        out.push(self.effort.number());
         out.push(self.version.number());
         match self.representation {
             Representation::Table(TableLayout::Json) => out.push(0),
@@ -222,6 +225,10 @@ impl SchemaPlan {
     /// Reads what [`Self::put`] wrote.
     pub(crate) fn read(fields: &mut FieldReader<'_>) -> Result<Self, Damage> {
         let len = BlockLen(fields.varint()?);
+        let effort = usize::from(fields.byte()?);
+        let effort = *Effort::ALL
+            .get(effort)
+            .ok_or_else(|| Damage::new("an unknown effort"))?;
         let version = FormatVersion::try_from(fields.byte()?).map_err(Damage::new)?;
         let representation = match fields.byte()? {
             0 => Representation::Table(TableLayout::Json),
@@ -250,6 +257,7 @@ impl SchemaPlan {
         }
         Ok(Self {
             len,
+            effort,
             version,
             sketch,
             choices,
@@ -263,12 +271,11 @@ impl SchemaPlan {
 /// The plan among `plans` whose schema is most similar, of blocks about as long. Blocks without a structure have no schema in common:
 /// none fits.
 pub(crate) fn most_similar<'p>(
-    plans: &'p [Arc<SchemaPlan>],
+    plans: impl Iterator<Item = &'p Arc<SchemaPlan>>,
     len: BlockLen,
     sketch: &[u64],
 ) -> Option<&'p Arc<SchemaPlan>> {
     plans
-        .iter()
         .filter(|plan| plan.len.is_about(len))
         .enumerate()
         .map(|(index, plan)| (plan.similarity(sketch), index, plan))
