@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use rustix::time::{ClockId, clock_gettime};
+use streampress_codec::FormatVersion;
 use streampress_tests::aws::Cloud;
 use streampress_tests::eventually;
 use streampress_tests::pipeline::{Role, STREAM, TestPipeline, TestWorker};
@@ -27,9 +29,19 @@ struct Restored {
     bundled: u64,
     bundles: u64,
     unpacked: u64,
+    /// Processor time of everything between the last announcement and the end of packing, and from there to the last restored file.
+    packing: Duration,
+    unpacking: Duration,
 }
 
-async fn restore(bundles: bool, decompressors: usize) -> Restored {
+/// The processor time of this process, the fake AWS's included.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// `None`: each file is packed alone.
+async fn restore(bundles: Option<FormatVersion>, decompressors: usize) -> Restored {
     let cloud = Cloud::start().await;
     cloud.make_queue("files", 20);
     cloud.make_queue("chunks", 20);
@@ -37,7 +49,8 @@ async fn restore(bundles: bool, decompressors: usize) -> Restored {
     let root = tempfile::tempdir().expect("a folder");
     let mut pipeline = TestPipeline::new(root.path(), &cloud.fake_aws.url, Duration::from_secs(60))
         .expect("folders");
-    pipeline.bundles = bundles;
+    pipeline.bundles = bundles.is_some();
+    pipeline.format_version = bundles.unwrap_or_default();
     let announcer = pipeline.announcer(&cloud.aws).await;
     for number in 0..FILES {
         let name = format!("{number}.json");
@@ -48,12 +61,14 @@ async fn restore(bundles: bool, decompressors: usize) -> Restored {
             .await
             .expect("announced");
     }
+    let announced = processor_time();
     let compressor = TestWorker::start(&pipeline, Role::Compressor, 2);
     eventually("all files are packed", async || {
         pipeline.meter.counts().acknowledged >= FILES
     })
     .await;
     compressor.drain().await;
+    let packed = processor_time();
     let workers: Vec<_> = (0..decompressors)
         .map(|_| TestWorker::start(&pipeline, Role::Decompressor, 2))
         .collect();
@@ -61,6 +76,7 @@ async fn restore(bundles: bool, decompressors: usize) -> Restored {
         pipeline.commits().len() as u64 >= FILES
     })
     .await;
+    let restored = processor_time();
     workers.into_iter().for_each(TestWorker::kill);
     for number in 0..FILES {
         let restored = std::fs::read_to_string(root.path().join(format!("out/{number}.json")));
@@ -73,26 +89,41 @@ async fn restore(bundles: bool, decompressors: usize) -> Restored {
         bundled: counts.bundled_files,
         bundles: counts.bundles_packed,
         unpacked: counts.bundles_unpacked,
+        packing: packed - announced,
+        unpacking: restored - packed,
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_share_blocks_are_restored_by_any_number_of_decompressors() {
-    let alone = restore(false, 1).await;
-    assert_eq!((alone.bundled, alone.unpacked), (0, 0));
-    println!(
-        "FIGURE {FILES} files of 4 KiB alone: {} bytes a file in the stream, {} read",
-        alone.bytes_in / FILES,
-        alone.bytes_out / FILES
-    );
-    for decompressors in [1, 2, 4] {
-        let together = restore(true, decompressors).await;
+    let per_file = |time: Duration| time.as_secs_f64() * 1e3 / FILES as f64;
+    let print = |what: &str, it: &Restored| {
         println!(
-            "FIGURE {FILES} files of 4 KiB in {} bundles, {decompressors} decompressors: {} bytes a file in the stream, {} read, {:.2} unpackings of a bundle",
-            together.bundles,
-            together.bytes_in / FILES,
-            together.bytes_out / FILES,
-            together.unpacked as f64 / together.bundles.max(1) as f64
+            "FIGURE {FILES} files of 4 KiB {what}: {} bytes a file in the stream, {} read; processor time a file, the fake AWS's included: {:.2} ms to pack, {:.2} ms to restore",
+            it.bytes_in / FILES,
+            it.bytes_out / FILES,
+            per_file(it.packing),
+            per_file(it.unpacking)
+        );
+    };
+    let alone = restore(None, 1).await;
+    assert_eq!((alone.bundled, alone.unpacked), (0, 0));
+    print("alone", &alone);
+    for (decompressors, version) in [
+        (1, FormatVersion::V1),
+        (2, FormatVersion::V1),
+        (4, FormatVersion::V1),
+        (2, FormatVersion::V2),
+    ] {
+        let together = restore(Some(version), decompressors).await;
+        print(
+            &format!(
+                "in {} bundles of version {}, {decompressors} decompressors, {:.2} unpackings of a bundle",
+                together.bundles,
+                version.number(),
+                together.unpacked as f64 / together.bundles.max(1) as f64
+            ),
+            &together,
         );
         assert!(together.bundled > FILES / 2, "{}", together.bundled);
         assert!(2 * together.bytes_in < alone.bytes_in);

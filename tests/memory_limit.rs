@@ -97,7 +97,7 @@ fn shapes(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Packs a file and answers the peak of its resident memory in bytes.
-fn peak_of_packing(folder: &Path, name: &str, effort: &str) -> u64 {
+fn peak_of_packing(folder: &Path, name: &str, effort: &str, version: &str) -> u64 {
     let mut child = Command::new(PROGRAM)
         .args([
             "pack",
@@ -107,6 +107,8 @@ fn peak_of_packing(folder: &Path, name: &str, effort: &str) -> u64 {
             "4Mi",
             "--effort",
             effort,
+            "--format-version",
+            version,
         ])
         .args(["-f", "-o", "packed"])
         .arg(name)
@@ -134,9 +136,14 @@ fn pack_shapes(effort: &str, wanted: impl Fn(&str) -> bool) {
     for (name, bytes) in shapes(BLOCK_BYTES) {
         if wanted(name) {
             fs::write(folder.path().join(name), &bytes).expect("written");
-            let peak = peak_of_packing(folder.path(), name, effort);
-            let is_within = peak > 0 && peak <= most as u64;
-            assert!(is_within, "{name} at {effort}: {peak} bytes of {most}");
+            for version in ["1", "2"] {
+                let peak = peak_of_packing(folder.path(), name, effort, version);
+                let is_within = peak > 0 && peak <= most as u64;
+                assert!(
+                    is_within,
+                    "{name} at {effort}, version {version}: {peak} bytes of {most}"
+                );
+            }
         }
     }
 }
@@ -158,14 +165,15 @@ fn packing_at_effort_max_takes_no_more_memory_than_documented() {
 /// text, counts in the printed peaks and not in the limit.
 fn restore_within_the_limit(
     effort: &str,
+    version: u8,
     block_bytes: usize,
     threads: usize,
     wanted: impl Fn(&str) -> bool,
 ) {
     let block = block_bytes / MIB;
-    let what = format!("{effort}-{block}-{threads}");
+    let what = format!("{effort}-{version}-{block}-{threads}");
     let spec = format!(
-        "  codec: {{effort: {effort}, blockSize: {block}Mi}}\n  report: {{enabled: false}}"
+        "  codec: {{effort: {effort}, blockSize: {block}Mi, formatVersion: {version}}}\n  report: {{enabled: false}}"
     );
     // Nothing of AWS is called.
     let sandbox = Sandbox::new(PROGRAM, "http://127.0.0.1:9", "memory", &spec);
@@ -196,7 +204,7 @@ fn restore_within_the_limit(
         let is_same = fs::read(&restored).expect("readable") == *bytes;
         assert!(is_same, "{name} is restored byte for byte");
         println!(
-            "FIGURE memory, {effort}, {block} MiB blocks, {threads} at once, up to {name}: compressor {} MiB, decompressor {} MiB of {} MiB, {:.0} s",
+            "FIGURE memory, {effort}, version {version}, {block} MiB blocks, {threads} at once, up to {name}: compressor {} MiB, decompressor {} MiB of {} MiB, {:.0} s",
             peaks[0] >> 20,
             peaks[1] >> 20,
             limit_bytes / MIB,
@@ -207,13 +215,13 @@ fn restore_within_the_limit(
     assert_eq!((compress.stop(), decompress.stop()), (Some(0), Some(0)));
 }
 
-/// At every effort, one block at once and two.
+/// At every effort, one block at once and two, in both versions of the format.
 fn roles_restore_every_shape(block_bytes: usize) {
-    for threads in [1, 2] {
+    for (threads, version) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
         for effort in ["Fast", "Balanced"] {
-            restore_within_the_limit(effort, block_bytes, threads, |_| true);
+            restore_within_the_limit(effort, version, block_bytes, threads, |_| true);
         }
-        restore_within_the_limit("Max", block_bytes, threads, |name| {
+        restore_within_the_limit("Max", version, block_bytes, threads, |name| {
             WORST_SHAPES.contains(&name)
         });
     }

@@ -262,6 +262,18 @@ impl ReleaseProcess {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The processor time in seconds that it has taken.
+    fn processor_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        // After the name, which may have spaces: user and system time are the 14th and 15th field.
+        let (_, fields) = stat.rsplit_once(") ").expect("a name");
+        let fields = fields.split(' ').skip(11).take(2);
+        let ticks: u64 = fields
+            .map(|ticks| ticks.parse::<u64>().expect("a number"))
+            .sum();
+        ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+    }
+
     fn succeeds(mut self) {
         let status = self.child.wait().expect("it ends");
         let log = self.log();
@@ -471,6 +483,8 @@ fn on_aws_workers_of_both_releases_share_the_queues_of_a_pipeline() {
 fn on_aws_figures_beside_the_release_before() {
     const FILES: u32 = 1000;
     let mut seconds = [const { Vec::new() }; 2];
+    let mut packing = [const { Vec::new() }; 2];
+    let mut restoring = [const { Vec::new() }; 2];
     let mut latencies = [const { Vec::new() }; 2];
     for round in 0..6 {
         // In alternating order, so that a machine that grows slower harms neither.
@@ -480,12 +494,14 @@ fn on_aws_figures_beside_the_release_before() {
         shared.write(&shared.source(), &files);
         submit(&shared, release, &files, &[]);
         let began = Instant::now();
-        let _compress = shared.start(release, "compress", PIPELINE);
-        let _decompress = shared.start(release, "decompress", PIPELINE);
+        let compress = shared.start(release, "compress", PIPELINE);
+        let decompress = shared.start(release, "decompress", PIPELINE);
         eventually_blocking("all files are restored", || {
             shared.files(&shared.destination()).len() == files.len()
         });
         seconds[release as usize].push(began.elapsed().as_secs_f64());
+        packing[release as usize].push(compress.processor_seconds());
+        restoring[release as usize].push(decompress.processor_seconds());
         assert_eq!(shared.files(&shared.destination()), files);
         for number in FILES..FILES + 10 {
             latencies[release as usize].push(time_of_a_lone_file(&shared, release, number));
@@ -497,8 +513,10 @@ fn on_aws_figures_beside_the_release_before() {
             times[times.len() / 2]
         };
         println!(
-            "FIGURE {release:?}: {FILES} files of 10 KiB on the fake AWS, median of 3: {:.0} files/s; a lone file, submitted to restored, median: {:.3} s",
+            "FIGURE {release:?}: {FILES} files of 10 KiB on the fake AWS, median of 3: {:.0} files/s, processor time {:.2} s to pack and {:.2} s to restore; a lone file, submitted to restored, median: {:.3} s",
             f64::from(FILES) / of(&mut seconds[release as usize]),
+            of(&mut packing[release as usize]),
+            of(&mut restoring[release as usize]),
             of(&mut latencies[release as usize]),
         );
     }

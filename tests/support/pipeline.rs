@@ -19,7 +19,7 @@ use streampress::roles::decompress::Decompressor;
 use streampress::roles::receipts::ReceiptSender;
 use streampress::roles::source::{SettleTime, SourceFilter};
 use streampress::telemetry::metrics::Meter;
-use streampress_codec::hybrid;
+use streampress_codec::{FormatVersion, hybrid};
 pub use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
 use streampress_transport::aws::Aws;
@@ -53,6 +53,8 @@ pub struct TestPipeline {
     pub effort: hybrid::Effort,
     /// Whether small files share a block.
     pub bundles: bool,
+    /// What compressors write.
+    pub format_version: FormatVersion,
     /// The queue of receipts, which delete the sources of restored files; `None`: sources are kept.
     pub receipts: Option<String>,
     /// The meter that all its workers share.
@@ -91,6 +93,7 @@ impl TestPipeline {
             },
             effort: hybrid::Effort::Fast,
             bundles: false,
+            format_version: FormatVersion::default(),
             receipts: None,
             meter: Meter::default(),
         })
@@ -265,7 +268,7 @@ async fn consumer(
                     block_size: 1 << 20,
                     threads: 1,
                 },
-                format_version: Default::default(),
+                format_version: pipeline.format_version,
                 plans: Arc::default(),
                 bundler: pipeline.bundles.then(|| Bundler::new(1 << 20)),
                 record_bytes: 400 * 1024,

@@ -19,6 +19,7 @@ use streampress::roles::bundler::Bundler;
 use streampress::roles::compress::Compressor;
 use streampress::roles::decompress::Decompressor;
 use streampress::roles::receipts::ReceiptSender;
+use streampress_codec::FormatVersion;
 use streampress_transport::SlotLock;
 use streampress_transport::contract_tests::{StreamTap, TappedStream, eventually};
 use streampress_transport::in_process_lock::InProcessLock;
@@ -69,11 +70,14 @@ async fn announce(fixture: &Fixture, files: &BTreeMap<String, String>) {
 }
 
 /// Packs everything that is announced; answers how many files shared a block.
-async fn pack_all(fixture: &Fixture, files: u64) -> u64 {
+async fn pack_all(fixture: &Fixture, files: u64, format_version: FormatVersion) -> u64 {
     let packing = RunningConsumer::start(
         fixture.local.files_queue(),
         Arc::new(InProcessLock::new("compressor", 1)),
-        Arc::new(compressor(fixture)),
+        Arc::new(Compressor {
+            format_version,
+            ..compressor(fixture)
+        }),
         2,
         false,
     );
@@ -100,10 +104,16 @@ fn restored(fixture: &Fixture) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_small_files_share_blocks_and_are_restored_byte_for_byte() {
+    for format_version in [FormatVersion::V1, FormatVersion::V2] {
+        hundreds_of_small_files_share_blocks(format_version).await;
+    }
+}
+
+async fn hundreds_of_small_files_share_blocks(format_version: FormatVersion) {
     let fixture = Fixture::open();
     let files = files(400);
     announce(&fixture, &files).await;
-    let bundled = pack_all(&fixture, 400).await;
+    let bundled = pack_all(&fixture, 400, format_version).await;
     assert!(bundled >= 300, "{bundled}");
     let destination = fixture.destination("out");
     let lock = Arc::new(InProcessLock::new("decompressor", 2));
@@ -161,9 +171,15 @@ async fn manifests(fixture: &Fixture) -> Vec<Manifest> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_packed_bytes_of_files_add_up_to_what_is_in_the_stream() {
+    for format_version in [FormatVersion::V1, FormatVersion::V2] {
+        packed_bytes_add_up(format_version).await;
+    }
+}
+
+async fn packed_bytes_add_up(format_version: FormatVersion) {
     let fixture = Fixture::open();
     announce(&fixture, &files(60)).await;
-    pack_all(&fixture, 60).await;
+    pack_all(&fixture, 60, format_version).await;
     let manifests = manifests(&fixture).await;
     assert_eq!(manifests.len(), 60);
     let stream = fixture.local.stream();

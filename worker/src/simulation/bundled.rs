@@ -1,5 +1,7 @@
 //! Histories of small files that share a block.
 
+use streampress_codec::FormatVersion;
+
 use super::history::{History, HistoryStep, How, SimSettings, Time};
 use super::named::{COMPRESSOR, DECOMPRESSOR, SCANNED};
 use super::run::{Outcome, run};
@@ -56,9 +58,15 @@ fn kept(settings: SimSettings, seed: u64, steps: Vec<(u64, HistoryStep)>) -> (Ou
 
 #[test]
 fn files_that_are_announced_together_share_a_block() {
-    let outcome = outcome(BUNDLED, 1, all(1));
-    assert_eq!(outcome.bundled_files, 2);
-    assert!(outcome.has("b.csv") && outcome.has("folder/c.json"));
+    for format_version in [FormatVersion::V1, FormatVersion::V2] {
+        let settings = SimSettings {
+            format_version,
+            ..BUNDLED
+        };
+        let outcome = outcome(settings, 1, all(1));
+        assert_eq!(outcome.bundled_files, 2);
+        assert!(outcome.has("b.csv") && outcome.has("folder/c.json"));
+    }
 }
 
 #[test]
@@ -105,6 +113,10 @@ fn a_killed_or_stopped_compressor_leaves_no_file_behind() {
         let settings = SimSettings {
             decompressors: 2,
             slots: 2,
+            format_version: match seed % 4 < 2 {
+                true => FormatVersion::V1,
+                false => FormatVersion::V2,
+            },
             ..BUNDLED
         };
         outcome(settings, seed, steps);

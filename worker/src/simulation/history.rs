@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use streampress_codec::FormatVersion;
 use streampress_crds::api::pipeline::OnRestored;
 
 /// The names of files in a history.
@@ -40,6 +41,8 @@ pub(super) struct SimSettings {
     pub(super) has_notes: bool,
     /// Small files are packed together.
     pub(super) bundles: bool,
+    /// What compressors write.
+    pub(super) format_version: FormatVersion,
     /// What becomes of the source of a restored file.
     pub(super) on_restored: OnRestored,
     /// How often dead letters are redriven at the end.
@@ -298,6 +301,7 @@ impl fmt::Display for History {
 /// Names the types of values that a test does not import: some are called like steps.
 fn qualified(value: &str) -> String {
     let types = [
+        ("format_version: ", "FormatVersion"),
         ("on_restored: ", "OnRestored"),
         ("service: ", "ServiceKind"),
         ("side: ", "Side"),
@@ -342,6 +346,10 @@ impl History {
                 1 => 60,
                 _ => 24 * 60,
             },
+            format_version: match seed / 72 % 2 {
+                0 => FormatVersion::V1,
+                _ => FormatVersion::V2,
+            },
             ..generator.settings()
         };
         let mut all = Vec::with_capacity(steps);
@@ -380,6 +388,7 @@ impl HistoryGenerator {
             is_strict: random.u8(..5) == 0,
             has_notes: random.bool(),
             bundles: false,
+            format_version: FormatVersion::default(),
             on_restored: OnRestored::Keep,
             redrives: 0,
             retention_minutes: 24 * 60,
@@ -657,6 +666,7 @@ mod tests {
         };
         let shown = history.to_string();
         for part in [
+            "format_version: FormatVersion::V1,",
             "on_restored: OnRestored::Delete,",
             "retention_minutes: 60 }",
             "(1, Down { service: ServiceKind::Slots, seconds: 2 })",
@@ -668,13 +678,14 @@ mod tests {
 
     #[test]
     fn generated_histories_have_all_settings_in_all_combinations() {
-        let settings = (1..=96).map(|seed| History::generate(seed, 0).settings);
+        let settings = (1..=144).map(|seed| History::generate(seed, 0).settings);
         let combinations: std::collections::BTreeSet<_> = settings
             .map(|it| {
                 let is_deleted = it.on_restored == OnRestored::Delete;
-                (it.bundles, is_deleted, it.redrives, it.retention_minutes)
+                let packing = (it.bundles, it.format_version.number());
+                (packing, is_deleted, it.redrives, it.retention_minutes)
             })
             .collect();
-        assert_eq!(combinations.len(), 24, "{combinations:?}");
+        assert_eq!(combinations.len(), 48, "{combinations:?}");
     }
 }

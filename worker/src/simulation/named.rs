@@ -1,6 +1,7 @@
 //! Histories that once broke the promise, as they were shrunk, and such as the design must survive. One that is still
 //! broken is ignored, with the reason.
 
+use streampress_codec::FormatVersion;
 use streampress_crds::api::pipeline::OnRestored;
 
 use super::history::{History, HistoryStep, How, ServiceKind, Side, SimSettings, Time};
@@ -27,6 +28,7 @@ pub(super) const SCANNED: SimSettings = SimSettings {
     is_strict: false,
     has_notes: false,
     bundles: false,
+    format_version: FormatVersion::V1,
     on_restored: OnRestored::Keep,
     redrives: 0,
     retention_minutes: 24 * 60,
@@ -561,6 +563,7 @@ fn a_stalled_worker_keeps_what_another_program_wrote_in_place_although_times_are
             is_strict: false,
             has_notes: false,
             bundles: false,
+            format_version: FormatVersion::V1,
             on_restored: OnRestored::Keep,
             redrives: 3,
             retention_minutes: 24 * 60,

@@ -450,7 +450,7 @@ impl SimPipeline {
                 block_size: BLOCK_BYTES,
                 threads: 1,
             },
-            format_version: Default::default(),
+            format_version: self.settings.format_version,
             plans: Arc::default(),
             bundler: self.settings.bundles.then(|| Bundler::new(BLOCK_BYTES)),
             record_bytes: RECORD_BYTES,
