@@ -402,6 +402,7 @@ async fn redrive_until_restored(soak: &mut Soak, died: &[(String, String)]) {
     };
     let redriven = redrive(&connections, &soak.announcer, &RedriveRequest::default())
         .await
+        .all()
         .expect("redriven");
     println!("FIGURE redriven: {} dead letters", redriven.len());
     eventually("all files are restored after the redrive", async || {

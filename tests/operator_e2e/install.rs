@@ -61,11 +61,11 @@ fn the_default_chart_serves_every_namespace_and_its_upgrades_roll_no_worker() ->
         "--set",
         "log=debug,replicas=2",
         "--wait",
-        "--timeout=120s",
+        "--timeout=300s",
     ])?;
     scaled(&fixture, "compressor", 2)?;
     same_workers(&fixture, &before, "the upgrade")?;
-    fixture.helm(&["rollback", "streampress", "1", "--wait", "--timeout=120s"])?;
+    fixture.helm(&["rollback", "streampress", "1", "--wait", "--timeout=300s"])?;
     scaled(&fixture, "decompressor", 2)?;
     same_workers(&fixture, &before, "the rollback")?;
     let so_far = restored_so_far(&fixture)?;
@@ -73,7 +73,7 @@ fn the_default_chart_serves_every_namespace_and_its_upgrades_roll_no_worker() ->
 
     // The workers continue without an operator, and with the next one.
     let workers = uids(&fixture.pods(WORKERS)?);
-    fixture.helm(&["uninstall", "streampress", "--wait", "--timeout=120s"])?;
+    fixture.helm(&["uninstall", "streampress", "--wait", "--timeout=300s"])?;
     fixture.cluster.kubectl(&["get", "crd", CRD_NAME])?;
     same_workers(&fixture, &workers, "uninstalling the operator")?;
     fixture.helm_install(&[])?;
@@ -88,7 +88,7 @@ fn the_default_chart_serves_every_namespace_and_its_upgrades_roll_no_worker() ->
         ensure!(left.is_empty(), "{} pods are left", left.len());
         Ok(())
     })?;
-    fixture.helm(&["uninstall", "streampress", "--wait", "--timeout=120s"])?;
+    fixture.helm(&["uninstall", "streampress", "--wait", "--timeout=300s"])?;
     fixture
         .cluster
         .kubectl(&["delete", "crd", CRD_NAME, "--timeout=170s"])

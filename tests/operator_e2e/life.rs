@@ -150,7 +150,7 @@ fn uninstalling_the_operator_first_leaves_pipelines_that_can_be_deleted() -> Res
     )?;
     fixture.wait_ready("stock-market")?;
     restored(&fixture, 1)?;
-    fixture.helm(&["uninstall", "streampress", "--wait", "--timeout=120s"])?;
+    fixture.helm(&["uninstall", "streampress", "--wait", "--timeout=300s"])?;
     let found = fixture.pipeline("stock-market")?;
     ensure!(
         found["metadata"]["finalizers"]

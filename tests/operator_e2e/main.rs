@@ -20,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use streampress_tests::cluster::{Cluster, TestNamespace};
 
-const SOON: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(180);
 const LONG: Duration = Duration::from_secs(420);
 const CRD_NAME: &str = "compressionpipelines.streampress.dev";
 /// The label of all pods of pipelines.
@@ -91,7 +91,7 @@ impl OperatorFixture {
         let image = format!("image.repository={repository},image.tag={tag},image.pullPolicy=Never");
         let chart = chart()?;
         let install = ["install", "streampress", &chart, "--set", &image];
-        self.helm(&[&install, options, &["--wait", "--timeout=120s"]].concat())
+        self.helm(&[&install, options, &["--wait", "--timeout=300s"]].concat())
     }
 
     fn helm(&self, args: &[&str]) -> Result<String> {

@@ -49,7 +49,7 @@ fn deploy(fixture: &OperatorFixture, operator: ChartRelease, workers: ChartRelea
     );
     let chart = operator.chart()?;
     let upgrade = ["upgrade", "--install", "streampress", &chart];
-    let options = ["--set", &images, "--wait", "--timeout=120s"];
+    let options = ["--set", &images, "--wait", "--timeout=300s"];
     fixture.helm(&[&upgrade[..], &options].concat()).map(drop)
 }
 
@@ -92,7 +92,7 @@ fn runs(fixture: &OperatorFixture, which: &str, workers: ChartRelease) -> Result
 
 fn uninstall(fixture: &OperatorFixture) -> Result<()> {
     fixture.kubectl(&["delete", "cpl/stock-market", "--timeout=150s"])?;
-    fixture.helm(&["uninstall", "streampress", "--wait", "--timeout=120s"])?;
+    fixture.helm(&["uninstall", "streampress", "--wait", "--timeout=300s"])?;
     let delete = ["delete", "crd", CRD_NAME, "--timeout=170s"];
     fixture.cluster.kubectl(&delete).map(drop)
 }

@@ -14,7 +14,7 @@ const SECTOR_BYTES: usize = 512;
 type Inode = usize;
 
 /// Everything below one folder.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Disk {
     root: PathBuf,
     inodes: Vec<Content>,
@@ -32,7 +32,7 @@ pub struct Disk {
 
 type Entries = BTreeMap<(Inode, OsString), Inode>;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Content {
     Folder,
     File {
@@ -43,14 +43,14 @@ enum Content {
     },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ByteChange {
     call: usize,
     ended: usize,
     kind: ByteChangeKind,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum ByteChangeKind {
     Write { at: u64, bytes: Vec<u8> },
     SetLength(u64),
@@ -58,14 +58,14 @@ enum ByteChangeKind {
 }
 
 /// One change of entries; it happens as a whole or not at all.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct EntryChange {
     call: usize,
     ended: usize,
     entries: Vec<((Inode, OsString), Option<Inode>)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct OpenedFile {
     /// `None` outside the folder, and for what was gone when its opening ended.
     inode: Option<Inode>,

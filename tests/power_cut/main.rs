@@ -1,6 +1,6 @@
-//! What a power cut leaves is opened again. A run of the program is recorded call by call; then, at random moments of it, a
-//! disk is made as a power cut could have left it there: what was not synced is lost, in part or as a whole and in any
-//! order. The program must go on from there as from a kill.
+//! What a power cut leaves is opened again. A command is recorded call by call; then, at moments all over it, a disk is made as
+//! a power cut could have left it there: what was not synced is lost, in part or as a whole and in any order. The program must go
+//! on from there as from a kill. With as many disks as `tests/run --long` wants, the moments are all of them: after each call.
 //!
 //! Times and extended attributes of files count as lost. SQLite's own files are part of the disk.
 
@@ -15,11 +15,24 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use disk::{Disk, Survivors};
-use trace::SystemCall;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_streampress-program");
-/// Power cuts of a recorded run; STREAMPRESS_POWER_CUTS names another number.
-const POWER_CUTS: usize = 240;
+/// Different disks that are tried of a recorded run; STREAMPRESS_POWER_CUTS names another number.
+const DISKS: usize = 200;
+/// Of a command so many times fewer.
+const SHARE_OF_COMMAND: usize = 5;
+/// What survives, in turn.
+const SURVIVORS: [Survivors; 5] = [
+    Survivors::Any,
+    Survivors::Synced,
+    Survivors::Oldest,
+    Survivors::All,
+    Survivors::Any,
+];
+/// So many times each moment is tried at most.
+const MOST_ROUNDS: usize = 500;
+
+const RUN: &[&str] = &["run", "--json"];
 
 type Tree = BTreeMap<String, Vec<u8>>;
 
@@ -67,22 +80,34 @@ impl Scene {
         found.into_values().collect()
     }
 
-    fn command(&self) -> Command {
+    /// A command about the pipeline, with further arguments.
+    fn command(&self, words: &[&str]) -> Command {
+        let (name, further) = words.split_first().expect("a command");
+        let pipeline: &[&str] = match *name {
+            "submit" => &["-p"],
+            _ => &[],
+        };
         let mut command = Command::new(PROGRAM);
         command
             .current_dir(self.folder.path())
-            .arg("run")
+            .arg(name)
+            .args(pipeline)
             .arg(self.folder.path().join("pipeline.yaml"))
             .arg("--data")
             .arg(self.world())
-            .arg("--json")
+            .args(further)
             .env_clear()
             .stdin(Stdio::null());
         command
     }
 
+    fn succeed(&self, words: &[&str]) {
+        let output = self.command(words).output().expect("the program starts");
+        assert!(output.status.success(), "{words:?}: {}", text_of(&output));
+    }
+
     fn run_well(&self) {
-        let output = self.command().output().expect("the program starts");
+        let output = self.command(RUN).output().expect("the program starts");
         assert!(output.status.success(), "{}", text_of(&output));
         let summary: Value = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
         for nothing in ["filesFailed", "filesLeftOut", "filesAltered", "filesGone"] {
@@ -167,10 +192,10 @@ fn write_files(scene: &Scene, folder: &str, seed: u64) -> Tree {
 /// Small blocks and records, so that a file has several.
 const CODEC: &str = "  codec: {effort: Fast, blockSize: 64Ki, recordSize: 16Ki}";
 
-/// How many power cuts a recorded run gets.
-fn power_cuts() -> usize {
+/// How many different disks are wanted of a run; a command is shorter.
+fn wanted_disks() -> usize {
     let number = std::env::var("STREAMPRESS_POWER_CUTS");
-    number.map_or(POWER_CUTS, |number| number.parse().expect("a number"))
+    number.map_or(DISKS, |number| number.parse().expect("a number"))
 }
 
 /// What tells one disk from another.
@@ -188,62 +213,78 @@ fn digest(disk: &BTreeMap<PathBuf, Option<Vec<u8>>>) -> blake3::Hash {
     hasher.finalize()
 }
 
-/// Records a run in the scene, cuts its power many times, and runs it again for each disk that was not tried before.
+/// Records a command in the scene, cuts its power many times, and goes on from each disk that was not tried before.
 ///
-/// `at_once` judges the disk right after the cut, `at_last` when the program has run again with success.
-fn cut_power(scene: &Scene, cuts: usize, at_once: impl Fn(&Scene), at_last: impl Fn(&Scene)) {
-    let mut disk = Disk::load(&scene.world());
+/// `at_once` judges the disk right after the cut, `at_last` when `go_on` and the program have run with success.
+fn cut_power_of(
+    scene: &Scene,
+    (recorded, wanted): (&[&str], usize),
+    at_once: impl Fn(&Scene),
+    go_on: impl Fn(&Scene),
+    at_last: impl Fn(&Scene),
+) {
+    let before = Disk::load(&scene.world());
     let log = scene.folder.path().join("strace.log");
-    let (status, calls) = trace::record(&scene.command(), &log);
-    assert!(status.success(), "the recorded run ended with {status}");
-    at_last(scene);
-    let writes = calls
-        .iter()
-        .filter(|it| matches!(it.call, SystemCall::Write { .. }));
-    assert!(writes.count() > 50, "the recording has hardly any writes");
+    let (status, calls) = trace::record(&scene.command(recorded), &log);
+    assert!(status.success(), "the recorded command ended with {status}");
 
     let seed = std::env::var("STREAMPRESS_SEED").map_or(1, |seed| seed.parse().expect("a number"));
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut moments: Vec<usize> = (0..cuts).map(|_| random.usize(..=calls.len())).collect();
-    moments.sort_unstable();
-    let mut done = 0;
+    // Each round has every so many-th moment, one later than the round before.
+    let stride = (calls.len() * SURVIVORS.len() / wanted.max(1)).max(1);
     let mut tried = HashSet::new();
-    for (number, moment) in moments.into_iter().enumerate() {
-        for call in &calls[done..moment] {
+    'rounds: for round in 0..stride * MOST_ROUNDS {
+        let mut disk = before.clone();
+        let survivors = SURVIVORS[round % SURVIVORS.len()];
+        for (moment, call) in calls.iter().enumerate() {
             disk.apply(call);
-        }
-        done = moment;
-        let survivors = [
-            Survivors::Synced,
-            Survivors::All,
-            Survivors::Oldest,
-            Survivors::Any,
-            Survivors::Any,
-        ][number % 5];
-        let left = disk.after_power_cut(survivors, &mut random);
-        if !tried.insert(digest(&left)) {
-            continue;
-        }
-        scene.restore(&left);
-        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            at_once(scene);
-            scene.run_well();
-            at_last(scene);
-        }));
-        if let Err(reason) = judged {
+            if moment % stride != round % stride {
+                continue;
+            }
+            let left = disk.after_power_cut(survivors, &mut random);
+            if !tried.insert(digest(&left)) {
+                continue;
+            }
             scene.restore(&left);
-            let kept = scene.keep();
-            eprintln!(
-                "power cut {number} with seed {seed}, after call {moment} of {}, {survivors:?} survives; the disk is kept in {}; \
-                 not durable: {:#?}",
-                calls.len(),
-                kept.display(),
-                disk.not_durable(),
-            );
-            std::panic::resume_unwind(reason);
+            let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                at_once(scene);
+                go_on(scene);
+                scene.run_well();
+                at_last(scene);
+            }));
+            if let Err(reason) = judged {
+                scene.restore(&left);
+                let kept = scene.keep();
+                eprintln!(
+                    "power cut with seed {seed} in round {round}, after call {moment} of {}, {survivors:?} survives; the disk is kept in {}; \
+                     not durable: {:#?}",
+                    calls.len(),
+                    kept.display(),
+                    disk.not_durable(),
+                );
+                std::panic::resume_unwind(reason);
+            }
+            if tried.len() >= wanted {
+                break 'rounds;
+            }
         }
     }
-    println!("{cuts} power cuts left {} different disks", tried.len());
+    println!(
+        "FIGURE {} different disks after power cuts at {} calls of {recorded:?}",
+        tried.len(),
+        calls.len()
+    );
+    assert!(
+        tried.len() >= wanted,
+        "only {} different disks",
+        tried.len()
+    );
+}
+
+/// As [`cut_power_of`], of a run, which goes on by itself.
+fn cut_power(scene: &Scene, at_once: impl Fn(&Scene), at_last: impl Fn(&Scene)) {
+    let recorded = (RUN, wanted_disks());
+    cut_power_of(scene, recorded, at_once, |_| (), at_last);
 }
 
 /// Every visible file of the destination has the content of one of `versions`.
@@ -277,7 +318,6 @@ fn a_first_run_goes_on_after_a_power_cut() {
     let files = write_files(&scene, "in", 1);
     cut_power(
         &scene,
-        power_cuts(),
         |scene| assert_whole(scene, &[&files]),
         |scene| {
             assert_eq!(scene.files("out"), files);
@@ -294,7 +334,6 @@ fn a_run_that_replaces_files_goes_on_after_a_power_cut() {
     let new = write_files(&scene, "in", 2);
     cut_power(
         &scene,
-        power_cuts(),
         |scene| {
             assert_whole(scene, &[&old, &new]);
             // A file that was there is there.
@@ -319,7 +358,6 @@ fn bytes_of_others_in_the_way_survive_a_power_cut() {
     };
     cut_power(
         &scene,
-        power_cuts(),
         |scene| {
             assert_whole(scene, &[&files, &foreign]);
             foreign_is_kept(scene);
@@ -340,7 +378,6 @@ fn a_source_is_deleted_only_when_its_restored_copy_survives_a_power_cut() {
     let all_bytes_exist = |scene: &Scene| assert_bytes_exist(scene, &["in", "out"], &files);
     cut_power(
         &scene,
-        power_cuts(),
         |scene| {
             assert_whole(scene, &[&files]);
             all_bytes_exist(scene);
@@ -359,7 +396,6 @@ fn a_put_aside_source_survives_a_power_cut() {
     let all_bytes_exist = |scene: &Scene| assert_bytes_exist(scene, &["in"], &files);
     cut_power(
         &scene,
-        power_cuts(),
         |scene| {
             assert_whole(scene, &[&files]);
             all_bytes_exist(scene);
@@ -369,4 +405,74 @@ fn a_put_aside_source_survives_a_power_cut() {
             all_bytes_exist(scene);
         },
     );
+}
+
+#[test]
+fn files_that_are_packed_alone_go_on_after_a_power_cut() {
+    let scene =
+        Scene::new("  codec: {effort: Fast, blockSize: 64Ki, recordSize: 16Ki, bundle: Off}");
+    let files = write_files(&scene, "in", 1);
+    cut_power(
+        &scene,
+        |scene| assert_whole(scene, &[&files]),
+        |scene| assert_eq!(scene.files("out"), files),
+    );
+}
+
+/// The power of a command is cut, and the command is typed again.
+fn cut_power_of_command(scene: &Scene, words: &[&str], files: &Tree) {
+    cut_power_of(
+        scene,
+        (words, wanted_disks() / SHARE_OF_COMMAND),
+        |scene| {
+            assert_whole(scene, &[files]);
+            assert_bytes_exist(scene, &["in", "out", "taken"], files);
+        },
+        |scene| scene.succeed(words),
+        |scene| assert_eq!(scene.files("out"), *files),
+    );
+}
+
+#[test]
+fn files_are_submitted_again_after_a_power_cut() {
+    let scene = Scene::new(CODEC);
+    let files = write_files(&scene, "in", 1);
+    let names = files
+        .keys()
+        .map(|name| format!("{}/in/{name}", scene.world().display()));
+    let names: Vec<String> = names.collect();
+    let names = names.iter().map(String::as_str);
+    let words: Vec<&str> = ["submit"].into_iter().chain(names).collect();
+    cut_power_of_command(&scene, &words, &files);
+}
+
+#[test]
+fn dead_letters_are_redriven_again_after_a_power_cut() {
+    let scene = Scene::new(CODEC);
+    let files = write_files(&scene, "in", 1);
+    scene.write("out/a.csv/in the way", "of another");
+    scene.write("out/noise.txt/in the way", "of another");
+    let failed = scene.command(RUN).output().expect("the program starts");
+    assert_eq!(failed.status.code(), Some(1), "{}", text_of(&failed));
+    for name in ["a.csv", "noise.txt"] {
+        fs::remove_dir_all(scene.world().join("out").join(name)).expect("removed");
+    }
+    cut_power_of_command(&scene, &["redrive"], &files);
+}
+
+#[test]
+fn what_the_stream_has_is_recovered_again_after_a_power_cut() {
+    let scene = Scene::new(CODEC);
+    let files = write_files(&scene, "in", 1);
+    scene.run_well();
+    // The queues are lost, and the restored files: the stream has them, and the sources are elsewhere.
+    for entry in fs::read_dir(scene.world()).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() {
+            fs::remove_file(path).expect("removed");
+        }
+    }
+    fs::remove_dir_all(scene.world().join("out")).expect("removed");
+    fs::rename(scene.world().join("in"), scene.world().join("taken")).expect("renamed");
+    cut_power_of_command(&scene, &["recover"], &files);
 }

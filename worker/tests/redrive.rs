@@ -95,7 +95,9 @@ async fn letters_whose_records_cannot_be_read_are_left_each_with_the_cause() {
         &fixture,
         TappedStream::new(fixture.local.stream(), OutOfReach),
     );
-    let redriven = redrive(&connections, &announcer, &RedriveRequest::default()).await;
+    let redriven = redrive(&connections, &announcer, &RedriveRequest::default())
+        .await
+        .all();
     let redriven = redriven.expect("all were looked at");
     let is_left = |letter: &RedrivenLetter| matches!(&letter.action, RedriveAction::Left(why) if why.contains("out of reach"));
     assert!(
@@ -105,6 +107,30 @@ async fn letters_whose_records_cannot_be_read_are_left_each_with_the_cause() {
     let dead = queue.dead_letters().expect("there is one");
     let letters = dead.receive(10, Duration::ZERO).await.expect("received");
     assert_eq!(letters.len(), 2, "some are in flight");
+}
+
+#[tokio::test]
+async fn what_was_done_before_an_error_is_answered_with_it() {
+    let fixture = Fixture::open();
+    let announcer = fixture.announcer(AnnouncementFormat::Native);
+    let reason = DeadLetterReason::GaveUp;
+    dead_announcement(&fixture, &announcer, "a.txt", reason).await;
+    let whole = connections(&fixture, fixture.local.stream());
+    let broken = CompressorConnections {
+        // A dead-letter queue has none itself.
+        chunks_queue: whole.chunks_queue.dead_letters().expect("there is one"),
+        ..whole
+    };
+    let redriven = redrive(&broken, &announcer, &RedriveRequest::default()).await;
+    let error = redriven.error.expect("the other queue cannot be redriven");
+    assert!(
+        error.to_string().contains("no dead-letter queue"),
+        "{error}"
+    );
+    let [letter] = &redriven.letters[..] else {
+        panic!("{:?}", redriven.letters);
+    };
+    assert_eq!(letter.action, RedriveAction::SentAgain);
 }
 
 /// Announces a file and makes a dead letter of its message.
@@ -140,7 +166,7 @@ async fn a_list_says_what_the_journal_has_of_the_file_of_a_dead_letter() {
     let connections = connections(&fixture, fixture.local.stream());
     let listed = async || {
         let request = RedriveRequest::all(RedriveTask::List);
-        let letters = redrive(&connections, &announcer, &request).await;
+        let letters = redrive(&connections, &announcer, &request).await.all();
         letters.expect("listed").remove(0).action
     };
     let open = journal.open_files().await.expect("read");
@@ -177,7 +203,7 @@ async fn a_discarded_dead_letter_ends_its_file_and_others_stay() {
             reason,
             names: names.iter().map(|&name| name.to_owned()).collect(),
         };
-        let letters = redrive(&connections, &announcer, &request).await;
+        let letters = redrive(&connections, &announcer, &request).await.all();
         let letters = letters.expect("discarded").into_iter();
         letters
             .filter(|it| it.action != RedriveAction::NotChosen)
@@ -207,7 +233,7 @@ async fn a_discarded_dead_letter_ends_its_file_and_others_stay() {
     let source = journal.source("file:///data/in", "a.txt").await;
     assert_eq!(source.expect("read"), None);
     let all = RedriveRequest::all(RedriveTask::List);
-    let listed = redrive(&connections, &announcer, &all).await;
+    let listed = redrive(&connections, &announcer, &all).await.all();
     let names = listed.expect("listed").into_iter().map(|it| it.name);
     assert_eq!(names.collect::<Vec<_>>(), ["c.txt"]);
 }
@@ -238,11 +264,13 @@ async fn a_dead_letter_that_cannot_be_sent_again_does_not_block_others_of_its_gr
         &RedriveRequest::all(RedriveTask::List),
     )
     .await
+    .all()
     .expect("listed");
     let names: Vec<&str> = listed.iter().map(|letter| letter.name.as_str()).collect();
     assert_eq!(names, ["a.txt", "b.txt", "c.txt"]);
     let redriven = redrive(&connections, &announcer, &RedriveRequest::default())
         .await
+        .all()
         .expect("redriven");
     for letter in &redriven {
         match letter.name.as_str() {
@@ -323,6 +351,7 @@ async fn redrive_one(fixture: &Fixture, announcer: &Announcer) -> RedriveAction 
     let connections = connections(fixture, fixture.local.stream());
     let mut letters = redrive(&connections, announcer, &RedriveRequest::default())
         .await
+        .all()
         .expect("redriven");
     assert_eq!(letters.len(), 1);
     letters.remove(0).action
@@ -421,7 +450,9 @@ async fn a_letter_whose_newer_version_was_restored_is_removed_as_superseded() {
     std::fs::remove_file(fixture.folder().join("a.txt")).expect("removed");
     let connections = connections(&fixture, fixture.local.stream());
     let all = async |task| {
-        let letters = redrive(&connections, &announcer, &RedriveRequest::all(task)).await;
+        let letters = redrive(&connections, &announcer, &RedriveRequest::all(task))
+            .await
+            .all();
         let letters = letters.expect("done").into_iter();
         letters.map(|it| it.action).collect::<Vec<_>>()
     };

@@ -1188,9 +1188,17 @@ fn a_run_after_its_only_file_was_discarded_says_so_and_succeeds() {
     folder.run_well(&[&["submit", "-p"], &pipeline[..], &["data/in/gone.json"]].concat());
     fs::remove_file(folder.path("data/in/gone.json")).expect("removed");
     let run = [&["run"], &pipeline[..]].concat();
-    assert_eq!(folder.run(&run).status.code(), Some(1));
-    let discard = ["redrive", "--discard", "--name", "gone.json"];
-    folder.run_well(&[&discard, &pipeline[..]].concat());
+    let failed = folder.run(&run);
+    assert_eq!(failed.status.code(), Some(1));
+    // What it says, typed as it is printed.
+    let said = text(&failed.stderr);
+    let listed = folder.type_last(&said);
+    assert!(
+        text(&listed.stdout).starts_with("gone.json: dead"),
+        "{said}"
+    );
+    let discarded = folder.type_last(&said.replace("--list", "--discard --name gone.json"));
+    assert!(discarded.status.success(), "{}", text(&discarded.stderr));
     let output = folder.run(&run);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");

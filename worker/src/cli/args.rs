@@ -119,7 +119,7 @@ pub(crate) struct PipelineArgs {
     pub(crate) aws: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
     /// The pipeline's YAML
     #[arg(value_hint = ValueHint::FilePath)]

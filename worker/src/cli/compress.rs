@@ -16,7 +16,7 @@ use crate::roles::connect::CompressorConnections;
 use crate::roles::context::RoleContext;
 
 pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
-    let role = RoleCommand::find(args.pipeline)?;
+    let role = RoleCommand::find(&args.pipeline)?;
     let settings = role.config.compressor()?;
     let (block_bytes, effort) = (settings.codec.block_bytes, settings.codec.effort);
     let threads = role_threads(args.threads, block_bytes, effort)?;

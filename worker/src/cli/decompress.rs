@@ -33,7 +33,7 @@ fn note_largest_block() {
 }
 
 pub(super) fn command(args: RoleArgs) -> Result<ExitCode> {
-    let role = RoleCommand::find(args.pipeline)?;
+    let role = RoleCommand::find(&args.pipeline)?;
     let settings = role.config.decompressor()?;
     // The block size is in each file; this is the default size.
     let block_bytes = hybrid::DEFAULT_BLOCK_BYTES;

@@ -12,7 +12,7 @@ use super::{output, runtime};
 use crate::config::BadConfiguration;
 
 pub(super) fn command(args: GenerateArgs) -> Result<ExitCode> {
-    let role = RoleCommand::find(args.pipeline)?;
+    let role = RoleCommand::find(&args.pipeline)?;
     let mut settings = role.config.generator(&role.data, &mut output::note)?;
     if let Some(files) = args.files {
         let Some(job) = &mut settings.generator else {

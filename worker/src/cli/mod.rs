@@ -4,6 +4,7 @@
 //! - [`args`]: what can be typed. One file a command; `role`: what the commands that are one role share.
 //! - [`output`], [`progress`], [`signals`]: the terminal.
 
+mod advice;
 mod args;
 mod bench;
 mod compress;
@@ -85,7 +86,7 @@ fn ensured(cli: Cli) -> Result<ExitCode> {
         && let Err(error) = files.ensure(file_use)
     {
         return match cli.command {
-            Command::Run(args) => run::failed(args.json, anyhow::Error::from(error).into()),
+            Command::Run(args) => run::failed(&args, anyhow::Error::from(error).into()),
             _ => Err(error.into()),
         };
     }

@@ -8,6 +8,7 @@ use streampress_crds::api::pipeline::{CodecFormat, Ordering};
 use streampress_crds::settings::CompressorSettings;
 use tokio_util::sync::CancellationToken;
 
+use super::advice::PipelineWords;
 use super::args::RecoverArgs;
 use super::role::RoleCommand;
 use super::{output, runtime};
@@ -19,7 +20,7 @@ use crate::roles::recover::{Recovery, RecoveryOutcome, RecoveryReport};
 use crate::telemetry::plain_log::printable;
 
 pub(super) fn command(args: RecoverArgs) -> Result<ExitCode> {
-    let role = RoleCommand::find(args.pipeline)?;
+    let role = RoleCommand::find(&args.pipeline)?;
     let settings = role.config.compressor()?;
     if settings.codec.format == CodecFormat::Seed {
         bail!(
@@ -62,7 +63,7 @@ pub(super) fn command(args: RecoverArgs) -> Result<ExitCode> {
         }
         anyhow::Ok(report)
     })?;
-    print(&report, args.list)?;
+    print(&report, args.list, &role.words)?;
     Ok(match report.is_partial() {
         false => ExitCode::SUCCESS,
         true => ExitCode::FAILURE,
@@ -86,7 +87,7 @@ async fn journal(context: &RoleContext, settings: &CompressorSettings) -> Arc<dy
     })
 }
 
-fn print(report: &RecoveryReport, list_only: bool) -> Result<()> {
+fn print(report: &RecoveryReport, list_only: bool, words: &PipelineWords) -> Result<()> {
     let sent = if list_only { "to be sent" } else { "sent" };
     let (mut sent_count, mut restored, mut gone, mut incomplete, mut not_sent) = (0, 0, 0, 0, 0);
     for file in &report.files {
@@ -136,7 +137,8 @@ fn print(report: &RecoveryReport, list_only: bool) -> Result<()> {
     ));
     if gone > 0 {
         output::say(&format!(
-            "{gone} of those restored before are not at the destination any more; 'streampress recover --gone' with the same FILE and --data sends them, too"
+            "{gone} of those restored before are not at the destination any more; this sends them, too: {}",
+            words.command("recover --gone")
         ));
     }
     for position in &report.damaged {

@@ -7,13 +7,13 @@ use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RedriveArgs;
-use super::role::{RoleCommand, local_path, note_earlier_state};
+use super::role::{RoleCommand, local_path};
 use super::{output, runtime};
 use crate::journal::FileStatus;
 use crate::report::{FileOutcome, ReportRow, log};
 use crate::roles::context::RoleContext;
 use crate::roles::redrive::{
-    LetterFile, RedriveAction, RedriveRequest, RedriveTask, RedrivenLetter, redrive,
+    LetterFile, RedriveAction, RedriveRequest, RedriveTask, Redriven, RedrivenLetter, redrive,
 };
 use crate::runtime::{blocking, now_millis};
 use crate::telemetry::plain_log::printable;
@@ -28,23 +28,20 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
         reason: args.reason,
         names: args.name.into_iter().collect(),
     };
-    let role = RoleCommand::find(args.pipeline)?;
+    let role = RoleCommand::find(&args.pipeline)?;
     let settings = role.config.compressor()?;
     role.ensure_data_exists()?;
     runtime()?.block_on(async {
         let context = role.context(1, CancellationToken::new()).await?;
-        note_earlier_state(&context).await;
+        role.note_earlier_state(&context).await;
         let connections = context.backend.compressor(&settings).await?;
         let announcer = context.announcer(&settings, connections.files_queue.clone())?;
-        let letters = match redrive(&connections, &announcer, &request).await {
-            Ok(letters) => letters,
-            Err(error) => {
-                // Damage is said with the remedy.
-                role.ensure_database_is_whole().await?;
-                return Err(error);
-            }
-        };
-        announcer.journal.flush_sources().await?;
+        let Redriven { letters, error } = redrive(&connections, &announcer, &request).await;
+        if error.is_some() && letters.is_empty() {
+            // Damage is said with the remedy.
+            role.ensure_database_is_whole().await?;
+        }
+        let flushed = announcer.journal.flush_sources().await;
         let discarded = letters
             .iter()
             .filter(|it| it.action == RedriveAction::Discarded);
@@ -79,6 +76,14 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
         if others > 0 {
             output::say(&format!("{others} other dead letter(s) were not chosen"));
         }
+        // Only now: what was done is said all the same.
+        if let Some(error) = error {
+            role.ensure_database_is_whole().await?;
+            return Err(error.context(
+                "not all dead letters were reached; the same command again goes on with the others",
+            ));
+        }
+        flushed?;
         let is_unknown = |name: &&String| letters.iter().all(|letter| !letter.has_name(name));
         let unknown: Vec<_> = request.names.iter().filter(is_unknown).collect();
         for name in &unknown {

@@ -15,7 +15,7 @@ use crate::roles::connect::{connect_aws, page_in_bucket};
 use crate::runtime::blocking;
 
 pub(super) fn command(args: PipelineArgs) -> Result<ExitCode> {
-    let role = RoleCommand::find(args)?;
+    let role = RoleCommand::find(&args)?;
     let title = role.config.identity().pipeline.clone();
     let report = role.config.decompressor()?.report;
     let location = report

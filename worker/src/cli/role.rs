@@ -13,6 +13,7 @@ use streampress_transport::local::Local;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::advice::PipelineWords;
 use super::args::PipelineArgs;
 use super::{output, roles_memory, signals, threads_that_fit};
 use crate::config::{Config, settings};
@@ -29,6 +30,8 @@ use crate::telemetry::metrics::Meter;
 /// The pipeline and the transport that a command works on.
 pub(super) struct RoleCommand {
     pub(super) config: Config,
+    /// For further commands.
+    pub(super) words: PipelineWords,
     transport: TransportChoice,
     /// The folder in place of /data.
     pub(super) data: PathBuf,
@@ -54,9 +57,9 @@ impl RoleCommand {
         self.transport == TransportChoice::Aws
     }
 
-    pub(super) fn find(args: PipelineArgs) -> Result<Self> {
+    pub(super) fn find(args: &PipelineArgs) -> Result<Self> {
         let config = Config::find(args.file.as_deref(), &mut output::note)?;
-        let (transport, data) = match (&config, args.data) {
+        let (transport, data) = match (&config, args.data.clone()) {
             (_, Some(data)) => (TransportChoice::Embedded, data),
             (Config::File(resolved), None) => {
                 let transport = match args.aws {
@@ -72,6 +75,7 @@ impl RoleCommand {
         };
         Ok(Self {
             config,
+            words: PipelineWords::of(args),
             transport,
             data,
         })
@@ -87,8 +91,9 @@ impl RoleCommand {
         if self.transport == TransportChoice::Embedded && !Local::exists(&self.data) {
             if Local::has_stream(&self.data) {
                 bail!(
-                    "the database of the data folder {} is lost; 'streampress recover' with the same FILE and --data sends the files in its stream to be restored",
-                    self.data.display()
+                    "the database of the data folder {} is lost; this sends the files in its stream to be restored: {}",
+                    self.data.display(),
+                    self.words.command("recover")
                 );
             }
             bail!(
@@ -145,9 +150,16 @@ impl RoleCommand {
             context.refuse_one_folder(&source.location, &destination.location)?;
         }
         if let Some(state) = EarlierState::of(&context).await {
-            warn!("{}", state.notice());
+            warn!("{}", state.notice(&self.words.command("recover")));
         }
         Ok(RoleContext { meter, ..context })
+    }
+
+    /// Says so where the database of the data folder was put back to an earlier state, or is lost.
+    pub(super) async fn note_earlier_state(&self, context: &RoleContext) {
+        if let Some(state) = EarlierState::of(context).await {
+            output::note(&state.notice(&self.words.command("recover")));
+        }
     }
 
     /// Opens the transport.
@@ -214,13 +226,6 @@ impl RoleCommand {
             }
             (_, false) => Ok(connect::process_locks()),
         }
-    }
-}
-
-/// Says so where the database of the data folder was put back to an earlier state, or is lost.
-pub(super) async fn note_earlier_state(context: &RoleContext) {
-    if let Some(state) = EarlierState::of(context).await {
-        output::note(state.notice());
     }
 }
 

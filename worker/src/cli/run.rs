@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::advice::PipelineWords;
 use super::args::RunArgs;
 use super::progress::{observer, summary_table};
 use super::{output, roles_memory, runtime, signals, threads_that_fit};
@@ -12,26 +13,25 @@ use crate::roles::context::check_schema;
 use crate::roles::run::{RunFailure, RunObserver, RunOptions, RunSummary, run};
 
 pub(super) fn command(args: RunArgs) -> Result<ExitCode> {
-    let json = args.json;
-    match run_pipeline(args) {
+    match run_pipeline(args.clone()) {
         Ok(summary) => {
-            print_outcome(&summary, json)?;
+            print_outcome(&summary, &args)?;
             Ok(match summary.is_success() {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::FAILURE,
             })
         }
-        Err(failure) => failed(json, failure),
+        Err(failure) => failed(&args, failure),
     }
 }
 
 /// Ends a run that could not begin or go on.
-pub(super) fn failed(json: bool, failure: RunFailure) -> Result<ExitCode> {
-    if json {
+pub(super) fn failed(args: &RunArgs, failure: RunFailure) -> Result<ExitCode> {
+    if args.json {
         print_json(&failure.summary)?;
     }
     if let Some(state) = failure.summary.earlier_state {
-        output::say(state.notice());
+        output::say(&state.notice(&PipelineWords::of_run(args).command("recover")));
     }
     Err(failure.error)
 }
@@ -85,8 +85,9 @@ fn print_json(summary: &RunSummary) -> Result<()> {
 }
 
 /// Prints the summary, and what to do next where not every file is restored.
-fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
-    match json {
+fn print_outcome(summary: &RunSummary, args: &RunArgs) -> Result<()> {
+    let words = PipelineWords::of_run(args);
+    match args.json {
         true => print_json(summary)?,
         false => output::print(&summary_table(summary))?,
     }
@@ -100,16 +101,18 @@ fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
     }
     if summary.files_failed > 0 {
         output::say(&format!(
-            "{} file(s) failed; correct the causes, then the same command again: it announces failed files again, or sends again what was packed; 'streampress redrive --discard --name NAME' with the same FILE and --data ends one that is gone for good",
-            summary.files_failed
+            "{} file(s) failed; correct the causes, then the same command again: it announces failed files again, or sends again what was packed; this lists them, and with --discard --name NAME in place of --list ends one that is gone for good: {}",
+            summary.files_failed,
+            words.command("redrive --list")
         ));
     }
     if summary.files_gone > 0 {
         let others = match summary.normalised {
-            true => "the original's format has no way to restore the others",
-            false => {
-                "'streampress recover --gone' with the same FILE and --data sends the others again, as long as the stream has them"
-            }
+            true => "the original's format has no way to restore the others".to_owned(),
+            false => format!(
+                "this sends the others again, as long as the stream has them: {}",
+                words.command("recover --gone")
+            ),
         };
         output::say(&format!(
             "{} restored file(s) are not at the destination any more; the next run restores those whose source is there; {others}",
@@ -117,7 +120,7 @@ fn print_outcome(summary: &RunSummary, json: bool) -> Result<()> {
         ));
     }
     if let Some(state) = summary.earlier_state {
-        output::say(state.notice());
+        output::say(&state.notice(&words.command("recover")));
     }
     if summary.files_left_out > 0 {
         output::say(&format!(

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::args::{PipelineArgs, SubmitArgs};
-use super::role::{RoleCommand, local_path, note_earlier_state};
+use super::role::{RoleCommand, local_path};
 use super::{output, runtime};
 use crate::config::BadConfiguration;
 use crate::journal::{FileJournal, SourceRecord, SourceState};
@@ -35,7 +35,7 @@ const SAID_AFTER: Duration = Duration::from_secs(15);
 const DEAD_LETTERS_INTERVAL: Duration = Duration::from_secs(20);
 
 pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
-    let role = RoleCommand::find(PipelineArgs {
+    let role = RoleCommand::find(&PipelineArgs {
         file: args.pipeline,
         data: args.data,
         aws: args.aws,
@@ -43,7 +43,7 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
     let settings = role.config.compressor()?;
     runtime()?.block_on(async {
         let context = role.context(1, CancellationToken::new()).await?;
-        note_earlier_state(&context).await;
+        role.note_earlier_state(&context).await;
         let queue = &settings.transport.files_queue;
         let files_queue = context.backend.files_queue(queue).await?;
         context.make_source(&settings.source.location).await?;
@@ -227,7 +227,7 @@ impl Outcomes {
             return Ok(BTreeMap::new());
         }
         let list = RedriveRequest::all(RedriveTask::List);
-        let letters = redrive(connections, announcer, &list).await?;
+        let letters = redrive(connections, announcer, &list).await.all()?;
         let by_announcement = letters.into_iter().filter_map(|letter| {
             let why = format!("{}: {}", letter.reason, letter.detail);
             Some((letter.announcement?, why))

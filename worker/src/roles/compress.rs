@@ -34,7 +34,7 @@ use crate::roles::bundler::{self, BlockPacker, Bundler, Member, MemberReading};
 use crate::roles::copies::find_put_aside;
 use crate::roles::packed_source::PackedSource;
 use crate::roles::probe;
-use crate::roles::record_writer::RecordWriter;
+use crate::roles::record_writer::{PackedPart, RecordWriter};
 use crate::roles::source::{
     SettleTime, SourceFilter, SparedSources, announce_event, apply_on_compressed, is_generated,
 };
@@ -354,14 +354,14 @@ impl Compressor {
         context.record_wait(announcement.announced_millis);
         let packing = Instant::now();
         let described = described(announcement, context);
-        let (positions, summary) = self
+        let packed = self
             .pack_into_stream((described, attempt), source, threads, context)
             .await?;
         let owner = RecordOwner::new(&file.id(), attempt);
-        if Digest::from(summary.hash) != file.hash || summary.raw_bytes != file.bytes {
+        let Some((positions, summary)) = packed else {
             self.supersede(announcement, context).await?;
             return Ok(None);
-        }
+        };
         let records = self.record_writer().list(positions, &owner).await?;
         context.meter.stage(Stage::Pack, packing.elapsed());
         Ok(Some(PackedSource::alone(records, &summary)))
@@ -488,14 +488,15 @@ impl Compressor {
         Ok(())
     }
 
-    /// Reads, packs and appends at the same time; returns once all records are durable.
+    /// Reads, packs and appends at the same time; returns once all records are durable. `None` where the file was not the announced
+    /// one.
     async fn pack_into_stream(
         &self,
         (described, attempt): (DescribedFile, &str),
         source: FileName,
         threads: OwnedSemaphorePermit,
         context: MessageContext<'_>,
-    ) -> Result<(Vec<Position>, hybrid::Summary), HandlerError> {
+    ) -> Result<Option<(Vec<Position>, hybrid::Summary)>, HandlerError> {
         let file = &described.file;
         let owner = RecordOwner::new(&file.id(), attempt);
         let content = DescribedContent::Alone {
@@ -504,13 +505,13 @@ impl Compressor {
         };
         let cancel = Arc::new(AtomicBool::new(false));
         let _cancel_when_dropped = runtime::SetOnDrop(cancel.clone());
-        let (frames, packed) = mpsc::channel::<Bytes>(4);
+        let (parts, packed) = mpsc::channel(4);
         // Packed bytes stay in memory until the stream has them, so a large file keeps its threads until then.
         let (until_packed, _until_appended) = match is_small_source(file, self.block_bytes()) {
             true => (Some(threads), None),
             false => (None, Some(threads)),
         };
-        let packing = self.pack_blocks(source, frames, until_packed, cancel.clone());
+        let packing = self.pack_blocks((file, source), parts, until_packed, cancel.clone());
         // It may end before the work is stopped.
         let mut packing = std::pin::pin!(maybe_done(packing));
         let writer = self.record_writer();
@@ -534,33 +535,38 @@ impl Compressor {
         };
         let summary = packed.map_err(|error| pack_error(file, error))?;
         context.meter.planned(summary.plan_use);
-        Ok((positions, summary))
+        Ok(positions.map(|positions| (positions, summary)))
     }
 
-    /// Reads and packs the file on a blocking thread; sends the frames to `frames`.
+    /// Reads and packs the file on a blocking thread; sends the frames to `parts`, and the end if all was as announced.
     async fn pack_blocks(
         &self,
-        name: FileName,
-        frames: mpsc::Sender<Bytes>,
+        (file, name): (&FileRef, FileName),
+        parts: mpsc::Sender<PackedPart>,
         threads: Option<OwnedSemaphorePermit>,
         cancel: Arc<AtomicBool>,
     ) -> Result<hybrid::Summary, streampress_codec::CodecError> {
         let source = self.announcer.source.clone();
         let (options, version) = (self.options, self.format_version);
-        let plans = self.plans.clone();
+        let (plans, announced) = (self.plans.clone(), (file.hash.clone(), file.bytes));
         blocking(move || {
             let _threads = threads;
+            let send = |part| {
+                runtime::wait_blocking(parts.send(part))
+                    .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+            };
             let reader = source
                 .read(&name)
                 .map_err(streampress_codec::CodecError::Read)?;
-            let mut sink = |frame: &[u8]| {
-                runtime::wait_blocking(frames.send(Bytes::copy_from_slice(frame)))
-                    .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
-            };
-            hybrid::Packer::new(options)
+            let sink = |frame: &[u8]| send(PackedPart::Frame(Bytes::copy_from_slice(frame)));
+            let summary = hybrid::Packer::new(options)
                 .with_version(version)
                 .with_store(&plans)
-                .pack(reader, &mut sink, &cancel)
+                .pack(reader, sink, &cancel)?;
+            if (Digest::from(summary.hash), summary.raw_bytes) == announced {
+                send(PackedPart::End).map_err(streampress_codec::CodecError::Write)?;
+            }
+            Ok(summary)
         })
         .await
     }

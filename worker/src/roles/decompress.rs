@@ -253,11 +253,13 @@ impl Decompressor {
             PlacedVersion::NeedsContent | PlacedVersion::Written => {
                 Err(source_missing(&file.name, &file.location))
             }
-            placed => {
-                info!(
-                    "The source file is gone and was restored before, or a newer version of it; skipped."
-                );
-                Ok(placed)
+            placed @ (PlacedVersion::Adopted | PlacedVersion::Superseded) => {
+                self.conclude(manifest, placed, 0.0, context).await
+            }
+            // It was counted when it was restored.
+            PlacedVersion::InPlace => {
+                info!("The source file is gone and was restored before; skipped.");
+                Ok(PlacedVersion::InPlace)
             }
         }
     }

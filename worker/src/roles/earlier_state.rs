@@ -37,16 +37,21 @@ pub(crate) enum EarlierState {
 }
 
 impl EarlierState {
-    /// What to say.
-    pub(crate) fn notice(self) -> &'static str {
+    /// What is wrong.
+    pub(crate) fn problem(self) -> &'static str {
         match self {
             Self::PutBack => {
-                "the database of the data folder was put back to an earlier state: its stream has files that it does not know of; 'streampress recover' with the same FILE and --data sends them"
+                "the database of the data folder was put back to an earlier state: its stream has files that it does not know of"
             }
             Self::Lost => {
-                "the database of the data folder is lost, and a new one was made: the stream has files that it does not know of; 'streampress recover' with the same FILE and --data sends them"
+                "the database of the data folder is lost, and a new one was made: the stream has files that it does not know of"
             }
         }
+    }
+
+    /// What to say, with the command that recovers.
+    pub(crate) fn notice(self, command: &str) -> String {
+        format!("{}; this sends them: {command}", self.problem())
     }
 
     /// Of a role's data folder; `None` without one.

@@ -19,6 +19,15 @@ const LARGEST_LIST_BYTES: usize = 200 * 1024;
 /// Records are put to the stream in batches of about this many bytes.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// A part of what is packed.
+#[derive(Debug)]
+pub(crate) enum PackedPart {
+    /// Bytes after those before.
+    Frame(Bytes),
+    /// Nothing follows, and all of it is what was announced.
+    End,
+}
+
 /// Writes records of one size to a stream.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordWriter {
@@ -30,21 +39,29 @@ pub(crate) struct RecordWriter {
 
 impl RecordWriter {
     /// Appends what comes, in batches; returns the positions once all records are durable. The first record also carries
-    /// `trace` and `content`; the last says that it is the last.
+    /// `trace` and `content`; the last says that it is the last. `None` where the parts stop without an end: no record is then
+    /// the last, so that nothing takes them for a whole file.
     pub(crate) async fn append(
         &self,
-        mut packed: mpsc::Receiver<Bytes>,
+        mut packed: mpsc::Receiver<PackedPart>,
         owner: &RecordOwner,
         (trace, content): (Option<TraceContext>, &DescribedContent),
         meter: &Meter,
-    ) -> Result<Vec<Position>, HandlerError> {
+    ) -> Result<Option<Vec<Position>>, HandlerError> {
         let (mut positions, mut waiting, mut index) = (Vec::new(), BytesMut::new(), 0u32);
         let mut head = self.first_head(trace, content);
         loop {
-            let frame = packed.recv().await;
-            let ended = frame.is_none();
+            let Some(part) = packed.recv().await else {
+                return Ok(None);
+            };
             meter.moved();
-            waiting.extend_from_slice(&frame.unwrap_or_default());
+            let ended = match part {
+                PackedPart::Frame(bytes) => {
+                    waiting.extend_from_slice(&bytes);
+                    false
+                }
+                PackedPart::End => true,
+            };
             if waiting.len() < BATCH_BYTES && !ended {
                 continue;
             }
@@ -63,7 +80,7 @@ impl RecordWriter {
                 positions.extend(self.stream.append(records).await?);
             }
             if ended {
-                return Ok(positions);
+                return Ok(Some(positions));
             }
         }
     }
@@ -76,13 +93,14 @@ impl RecordWriter {
         first: (Option<TraceContext>, &DescribedContent),
         meter: &Meter,
     ) -> Result<Vec<Position>, HandlerError> {
-        let (frames, received) = mpsc::channel(1);
+        let (parts, received) = mpsc::channel(2);
         let appending = self.append(received, owner, first, meter);
         let sending = async move {
             // The receiver is gone only after an error, which it returns.
-            let _ = frames.send(Bytes::from(packed)).await;
+            let _ = parts.send(PackedPart::Frame(Bytes::from(packed))).await;
+            let _ = parts.send(PackedPart::End).await;
         };
-        tokio::join!(appending, sending).0
+        Ok(tokio::join!(appending, sending).0?.unwrap_or_default())
     }
 
     /// The records as a manifest names them. Their list goes to the stream itself when it is too long for a message.

@@ -142,13 +142,45 @@ pub enum RedriveAction {
     Left(String),
 }
 
+/// What was done with dead letters.
+#[derive(Debug, Default)]
+pub struct Redriven {
+    /// Those that were looked at.
+    pub letters: Vec<RedrivenLetter>,
+    /// Why not all were.
+    pub error: Option<anyhow::Error>,
+}
+
+impl Redriven {
+    /// All letters, or the error.
+    pub fn all(self) -> Result<Vec<RedrivenLetter>> {
+        match self.error {
+            None => Ok(self.letters),
+            Some(error) => Err(error),
+        }
+    }
+}
+
 /// Does what is wanted with the dead letters of all queues, and answers all of them.
 pub async fn redrive(
     connections: &CompressorConnections,
     announcer: &Announcer,
     request: &RedriveRequest,
-) -> Result<Vec<RedrivenLetter>> {
-    let mut all = Vec::new();
+) -> Redriven {
+    let mut letters = Vec::new();
+    let redriven = redrive_queues(connections, announcer, request, &mut letters).await;
+    Redriven {
+        letters,
+        error: redriven.err(),
+    }
+}
+
+async fn redrive_queues(
+    connections: &CompressorConnections,
+    announcer: &Announcer,
+    request: &RedriveRequest,
+    all: &mut Vec<RedrivenLetter>,
+) -> Result<()> {
     let queues = [&connections.files_queue, &connections.chunks_queue];
     for queue in queues.into_iter().chain(&connections.receipts_queue) {
         let redrive = Redrive {
@@ -157,13 +189,13 @@ pub async fn redrive(
             announcer,
             request,
         };
-        redrive.run(&mut all).await?;
+        redrive.run(all).await?;
     }
     if request.task == RedriveTask::List {
-        let failed = files_without_letter(announcer, &all).await?;
+        let failed = files_without_letter(announcer, all).await?;
         all.extend(failed.into_iter().filter(|file| request.is_about(file)));
     }
-    Ok(all)
+    Ok(())
 }
 
 /// The failed files of which none of the letters is.

@@ -243,7 +243,7 @@ impl UnconfirmedFiles {
         }
         let list = RedriveRequest::all(RedriveTask::List);
         let letters = redrive(&self.connections, &self.announcer, &list).await;
-        let letters = letters.context("reading the dead letters")?;
+        let letters = letters.all().context("reading the dead letters")?;
         let dead: BTreeSet<_> = letters
             .into_iter()
             .map(|letter| letter.announcement.ok_or(letter.name))

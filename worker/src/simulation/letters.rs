@@ -53,8 +53,6 @@ fn explains(step: &HistoryStep, reason: DeadLetterReason, about: &str) -> bool {
                 }
         ),
         DeadLetterReason::Expired => keeps_waiting(step),
-        // It also finds the records of an attempt that was given up because the source had changed.
-        DeadLetterReason::HashMismatch => matches!(step, Step::Recover),
         _ => false,
     }
 }

@@ -487,12 +487,13 @@ impl HistoryRun {
         let request = RedriveRequest::default();
         let redriving = timeout(COMMAND, redrive(&connections, &announcer, &request));
         match redriving.await {
-            Ok(Ok(letters)) => {
-                let replaced = letters.iter().filter(|letter| is_replaced(letter));
+            // What it does not reach now it finds the next time.
+            Ok(redriven) => {
+                let replaced = redriven.letters.iter().filter(|letter| is_replaced(letter));
                 self.record.replaced += replaced.count() as u64;
             }
-            // What it does not reach now it finds the next time. What it did before is not known.
-            Ok(Err(_)) | Err(_) => self.record.replaced += u64::from(u32::MAX),
+            // What it did before is not known.
+            Err(_) => self.record.replaced += u64::from(u32::MAX),
         }
         let _ = timeout(COMMAND, announcer.journal.flush_sources()).await;
         process.kill();

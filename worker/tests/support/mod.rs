@@ -75,6 +75,23 @@ impl WorkFolder {
         self.command(args).output().expect("streampress starts")
     }
 
+    /// Types the last command that a program printed.
+    pub fn type_last(&self, printed: &str) -> Output {
+        const NAME: &str = ": streampress ";
+        let lines = printed.lines().rev();
+        let command = lines.filter_map(|line| line.rsplit_once(NAME)).next();
+        let (_, words) = command.unwrap_or_else(|| panic!("no command in {printed}"));
+        let program = Path::new(env!("CARGO_BIN_EXE_streampress"));
+        Command::new("/bin/sh")
+            .current_dir(self.folder.path())
+            .args(["-c", &format!("streampress {words}")])
+            .env_clear()
+            .env("PATH", program.parent().expect("a folder"))
+            .stdin(Stdio::null())
+            .output()
+            .expect("the shell starts")
+    }
+
     /// Runs to the end and must succeed.
     pub fn run_well(&self, args: &[&str]) -> String {
         let output = self.run(args);

@@ -12,6 +12,7 @@ use streampress_transport::{FileVersion, Record, StreamCounts, StreamScan, Trans
 use super::*;
 use crate::journal::{NoJournal, SegmentJournal, SourceJournal, SourceReceipt, SourceRecord};
 use crate::message::{FileRef, Message, Records};
+use crate::roles::record_writer::PackedPart;
 use crate::telemetry::metrics::Meter;
 
 const RECORD_BYTES: usize = 1 << 10;
@@ -238,6 +239,31 @@ async fn the_manifest_of_a_file_is_made_as_it_was() {
             .map(|at| at.sequence.as_str().parse::<u64>());
         assert_eq!(numbers.collect::<Result<Vec<_>, _>>(), Ok(records));
     }
+}
+
+#[tokio::test]
+async fn the_records_of_a_source_that_changed_while_it_was_packed_are_no_file() {
+    let pipeline = RecoveryFixture::new();
+    pipeline.pack(&alone("a.txt", 1), 500).await;
+    let writer = RecordWriter {
+        stream: pipeline.stream.clone(),
+        record_bytes: 1 << 20,
+    };
+    let content = alone("a.txt", 2);
+    let owner = content.record_owner().expect("has files");
+    let (parts, received) = tokio::sync::mpsc::channel(1);
+    let frame = PackedPart::Frame(Bytes::from(vec![7; 6 << 20]));
+    parts.send(frame).await.expect("received");
+    drop(parts);
+    let meter = Meter::default();
+    let appended = writer.append(received, &owner, (None, &content), &meter);
+    assert_eq!(appended.await.expect("appended"), None);
+    assert!(pipeline.stream.0.lock().len() > 5, "records of both");
+    let (report, manifests) = pipeline.recover().await;
+    let (cause, sent_earlier) = incomplete(&report);
+    assert!(cause.contains("packing it did not end"), "{cause}");
+    assert!(sent_earlier);
+    assert_eq!(manifests[0].file, described("a.txt", 1).file);
 }
 
 #[tokio::test]

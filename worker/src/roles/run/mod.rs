@@ -177,7 +177,7 @@ impl Run {
         let restored_before = progress.restored;
         observer.started(&self.context.data, progress);
         if self.database_put_back {
-            warn!("{}", EarlierState::PutBack.notice());
+            warn!("{}", EarlierState::PutBack.problem());
         }
         let decompressor = self.resolved.decompressor_settings();
         self.context.confirm_owner(&decompressor).await?;

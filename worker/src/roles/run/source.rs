@@ -209,7 +209,9 @@ async fn announce_again(
             names,
             ..RedriveRequest::default()
         };
-        redrive(connections, &scanner.announcer, &request).await?;
+        redrive(connections, &scanner.announcer, &request)
+            .await
+            .all()?;
     }
     Ok(())
 }
