@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::consume::batching::{MAX_SMALL_IN_PROGRESS, is_small, is_small_source};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
-use crate::journal::{FileJournal, SourceState};
+use crate::journal::{FileJournal, SourceReceipt, SourceState};
 use crate::message::record::RecordOwner;
 use crate::message::{
     Announcement, DESCRIBED_VERSION, DeadLetterReason, DescribedContent, DescribedFile, Digest,
@@ -45,7 +45,8 @@ use crate::telemetry::trace;
 use streampress_codec::{FormatVersion, hybrid};
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored};
 use streampress_transport::{
-    ChunkStream, Delivery, Failure, FileEntry, FileName, Outgoing, Position, Queue, TransportResult,
+    ATTR_VERSION, ChunkStream, Delivery, Failure, FileEntry, FileName, Outgoing, Position, Queue,
+    TransportResult,
 };
 
 /// Between two writes of the receipts that were taken meanwhile: far less than a queue must be empty to count as lost.
@@ -455,11 +456,55 @@ impl Compressor {
         }
         let put_aside = find_put_aside(&self.announcer, file).await;
         let put_aside = put_aside.map_err(HandlerError::Transient)?;
-        match entry {
-            _ if put_aside.is_some() => Ok(put_aside),
-            Ok(_) => self.supersede(announcement, context).await.map(|()| None),
-            Err(error) => Err(error),
+        let states_version = context.delivery.attributes.contains_key(ATTR_VERSION);
+        match (entry, put_aside) {
+            // Restored with the version that it had, it replaces nothing newer.
+            (_, Some(copy)) if states_version => Ok(Some(copy.name)),
+            (Ok(_), _) => self.supersede(announcement, context).await.map(|()| None),
+            (Err(HandlerError::Permanent(_)), Some(copy))
+                if copy.has_time || !copy.is_newest || !self.is_newest(announcement).await? =>
+            {
+                self.end_late(announcement, context).await?;
+                Ok(None)
+            }
+            (Err(_), Some(copy)) => Ok(Some(copy.name)),
+            (Err(error), None) => Err(error),
         }
+    }
+
+    /// What was announced is the file that another announcement brought, which was packed and put aside: this announcement comes
+    /// late, and its version would be newer than those of contents that came meanwhile.
+    async fn end_late(
+        &self,
+        announcement: &Announcement,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
+        self.end_superseded(announcement, context).await?;
+        if let Some(observed) = &announcement.observed {
+            let receipt = SourceReceipt {
+                location: announcement.file.location.clone(),
+                name: announcement.file.name.as_str().to_owned(),
+                file_id: announcement.file.id().as_str().to_owned(),
+                announcement: observed.announcement.clone(),
+                state: SourceState::Superseded,
+            };
+            // It is not announced again.
+            self.announcer.journal.record_receipt(&receipt).await?;
+        }
+        info!(
+            "The source file was packed and put aside before this announcement came; this version is superseded."
+        );
+        Ok(())
+    }
+
+    /// Whether no later announcement of the name is known.
+    async fn is_newest(&self, announcement: &Announcement) -> Result<bool, HandlerError> {
+        let newest = self.announcer.newest(&announcement.file.name).await?;
+        let observed = announcement.observed.as_ref();
+        Ok(match newest.zip(observed) {
+            Some((newest, observed)) => newest.announcement == observed.announcement,
+            None => true,
+        })
     }
 
     /// The source differs from its announcement: what it holds now takes this version's place.
@@ -476,15 +521,25 @@ impl Compressor {
         };
         let early = TooEarly::after(context.delivery.sent_millis, settle);
         self.announcer.announce_successor(file, early).await?;
-        let observed = announcement.observed.as_ref();
-        replies::leave(&self.announcer, observed, SourceState::Superseded).await?;
-        context.count_superseded();
-        self.journal.record_superseded(file.id().as_str()).await?;
-        report_unpacked(self.report.as_deref(), file, FileOutcome::Superseded).await;
+        self.end_superseded(announcement, context).await?;
         info!(
             reason = DeadLetterReason::SourceChanged.as_str(),
             "The source file changed after it was announced; its present content is announced, and this version is superseded."
         );
+        Ok(())
+    }
+
+    /// Records that another version has taken this one's place.
+    async fn end_superseded(
+        &self,
+        announcement: &Announcement,
+        context: MessageContext<'_>,
+    ) -> Result<(), HandlerError> {
+        let (file, observed) = (&announcement.file, announcement.observed.as_ref());
+        replies::leave(&self.announcer, observed, SourceState::Superseded).await?;
+        context.count_superseded();
+        self.journal.record_superseded(file.id().as_str()).await?;
+        report_unpacked(self.report.as_deref(), file, FileOutcome::Superseded).await;
         Ok(())
     }
 

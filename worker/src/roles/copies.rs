@@ -9,7 +9,7 @@ use crate::message::{FileRef, hash};
 use crate::roles::announce::{AnnouncementFormat, Announcer};
 use crate::roles::source::renamed_names;
 use crate::runtime::{self, blocking};
-use streampress_transport::{FileName, FileVersion, Files};
+use streampress_transport::{FileEntry, FileName, FileVersion, Files};
 
 /// The name at the source whose content is the announced one.
 async fn find_copy(announcer: &Announcer, file: &FileRef) -> Result<Option<FileName>> {
@@ -17,7 +17,10 @@ async fn find_copy(announcer: &Announcer, file: &FileRef) -> Result<Option<FileN
     let at_its_name = blocking(move || is_copy(&*source, &wanted, &wanted.name));
     match found_or_absent(at_its_name.await, file)? {
         Some(true) => Ok(Some(file.name.clone())),
-        Some(false) | None => find_put_aside(announcer, file).await,
+        Some(false) | None => {
+            let put_aside = find_put_aside(announcer, file).await?;
+            Ok(put_aside.map(|copy| copy.name))
+        }
     }
 }
 
@@ -33,29 +36,49 @@ pub(crate) async fn source_has(
     Ok(copy.is_some_and(|copy| copy == file.name || (version.is_some() && is_native)))
 }
 
-/// The name under which the announced content was put aside.
+/// A source that was put aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PutAside {
+    pub(crate) name: FileName,
+    /// Whether it has the modification time of the announced file, which a rename keeps.
+    pub(crate) has_time: bool,
+    /// Whether no source of the same name was put aside after it.
+    pub(crate) is_newest: bool,
+}
+
+/// Where the announced content was put aside.
 pub(crate) async fn find_put_aside(
     announcer: &Announcer,
     file: &FileRef,
-) -> Result<Option<FileName>> {
+) -> Result<Option<PutAside>> {
     let (source, wanted) = (announcer.source.clone(), file.clone());
     let finding = blocking(move || put_aside_copy(&*source, &wanted));
     found_or_absent(finding.await, file)
 }
 
-fn put_aside_copy(source: &dyn Files, file: &FileRef) -> io::Result<Option<FileName>> {
+fn put_aside_copy(source: &dyn Files, file: &FileRef) -> io::Result<Option<PutAside>> {
     let mut copies = Vec::new();
     for name in renamed_names(&file.name) {
         let Some(entry) = source.stat(&name)? else {
             break;
         };
-        copies.extend((entry.size == file.bytes).then_some(entry));
+        copies.push(entry);
     }
+    // A rename changes the time of the change, and an object is written anew; of two at the same time the later name is newer.
+    let put_aside_at = |entry: &FileEntry| entry.changed.unwrap_or(entry.modified);
+    let newest = copies.iter().max_by_key(|entry| put_aside_at(entry));
+    let newest = newest.map(|entry| entry.name.clone());
+    copies.retain(|entry| entry.size == file.bytes);
     // A rename keeps the time: the first that is read is nearly always the one.
-    copies.sort_by_key(|entry| runtime::nanos(entry.modified) != file.modified_nanos);
+    let has_time = |entry: &FileEntry| runtime::nanos(entry.modified) == file.modified_nanos;
+    copies.sort_by_key(|entry| !has_time(entry));
     for copy in copies {
         if is_copy(source, file, &copy.name)? == Some(true) {
-            return Ok(Some(copy.name));
+            return Ok(Some(PutAside {
+                has_time: has_time(&copy),
+                is_newest: newest.as_ref() == Some(&copy.name),
+                name: copy.name,
+            }));
         }
     }
     Ok(None)
@@ -118,7 +141,7 @@ mod tests {
                 modified_nanos: runtime::nanos(modified),
             };
             let found = put_aside_copy(&*source, &file).expect("read");
-            let found = found.map(|name| name.as_str().to_owned());
+            let found = found.map(|copy| copy.name.as_str().to_owned());
             (found, reads.load(Relaxed))
         };
         let copy = |number: u8| Some(format!("a-{number}_delete.csv"));

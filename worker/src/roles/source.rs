@@ -475,7 +475,7 @@ fn renamed(name: &FileName, number: u32) -> Option<FileName> {
 }
 
 /// The name that a file of this name had if it was renamed after it was packed; `None` for a name of another form.
-fn original_name(name: &FileName) -> Option<String> {
+pub(crate) fn original_name(name: &FileName) -> Option<String> {
     let (folder, base) = split_folder(name.as_str());
     let (stem, extension) = match base.rsplit_once('.') {
         Some((stem, extension)) if !stem.is_empty() => (stem, format!(".{extension}")),

@@ -11,7 +11,7 @@ use super::counts::{what_was_counted, what_was_used};
 use super::ends::what_became_of_announced;
 use super::letters::what_a_letter_says;
 use super::pipeline::RunCounts;
-use super::record::{Event, RunRecord, is_reserved};
+use super::record::{Event, RunRecord, is_reserved, put_aside_name};
 use crate::message::{Digest, Message};
 
 /// What lies where, once nothing waits any more.
@@ -28,6 +28,10 @@ pub(super) struct Rest {
     pub(super) is_scanned: bool,
     /// Whether dead letters were redriven at the end.
     pub(super) is_redriven: bool,
+    /// Whether sources are put aside under another name.
+    pub(super) renames: bool,
+    /// Whether sources are taken away only once they were restored.
+    pub(super) keeps_until_restored: bool,
     /// Announced files that are at the source, of which the pipeline does not know what became of them.
     pub(super) unconfirmed: Vec<String>,
     /// What the processes counted.
@@ -66,7 +70,12 @@ pub(super) fn check(record: &RunRecord, rest: &Rest) -> Vec<String> {
     let (ends, without_end) = what_became_of_announced(record, rest);
     wrong.extend(without_end);
     wrong.extend(what_was_counted(record, rest, &ends));
-    wrong.extend(what_was_renamed_or_deleted(record));
+    if rest.keeps_until_restored {
+        wrong.extend(what_was_renamed_or_deleted(record));
+    }
+    if rest.renames {
+        wrong.extend(what_was_put_aside(record, rest));
+    }
     wrong.extend(what_is_called_missing(record, rest));
     wrong
 }
@@ -245,6 +254,25 @@ fn what_was_renamed_or_deleted(record: &RunRecord) -> Option<String> {
     Some(format!(
         "{}: removed from the source at {:?} before its content was at the destination",
         unseen.name, unseen.at
+    ))
+}
+
+/// What was renamed is there, whatever came after it.
+fn what_was_put_aside(record: &RunRecord, rest: &Rest) -> Option<String> {
+    let lost = record.renamed_or_deleted.iter().find(|change| {
+        let (Some(before), None) = (&change.before, &change.after) else {
+            return false;
+        };
+        let mut there = rest.source.iter();
+        let is_there = |(name, node): (&String, &Node)| {
+            (*name == change.name || put_aside_name(name).as_deref() == Some(&change.name))
+                && node.bytes == before.bytes
+        };
+        put_aside_name(&change.name).is_none() && !there.any(is_there)
+    })?;
+    Some(format!(
+        "{}: taken from the source at {:?}, and under no other name there",
+        lost.name, lost.at
     ))
 }
 

@@ -87,6 +87,7 @@ fn kept() -> (RunRecord, Rest) {
     let mut rest = Rest {
         is_done: true,
         is_scanned: true,
+        keeps_until_restored: true,
         sends: 4,
         calls: 100,
         ..Rest::default()
@@ -299,6 +300,38 @@ fn a_source_is_taken_away_only_once_it_was_restored() {
         rest.dead_letters.push(letter("two", "SourceMissing"));
     };
     check_after(missing, Some("called missing"));
+    // Where it is put aside once it is packed, nothing says when.
+    check_after(
+        |record, rest| {
+            removed(record, 11);
+            rest.keeps_until_restored = false;
+        },
+        None,
+    );
+}
+
+#[test]
+fn what_was_put_aside_is_there() {
+    let put_aside = |record: &mut RunRecord, rest: &mut Rest| {
+        record.renamed_or_deleted.push(DiskChange {
+            at: at(12),
+            process: "compressor".to_owned(),
+            name: NAME.to_owned(),
+            before: Some(node("two")),
+            after: None,
+        });
+        rest.source.remove(NAME);
+        rest.renames = true;
+    };
+    let there = |name: &'static str| {
+        move |record: &mut RunRecord, rest: &mut Rest| {
+            put_aside(record, rest);
+            rest.source.insert(name.to_owned(), node("two"));
+        }
+    };
+    check_after(there("a-1_delete.txt"), None);
+    check_after(there("b_delete.txt"), Some("under no other name there"));
+    check_after(put_aside, Some("under no other name there"));
 }
 
 #[test]

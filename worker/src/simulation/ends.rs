@@ -44,7 +44,13 @@ pub(super) fn what_became_of_announced(
             ));
             continue;
         };
-        let is_restored = record.lay_at_destination(name, content, version.at);
+        // What was announced late, when the source had another content, may have been restored before.
+        let left = record.left_source(name, content);
+        let since = match left <= version.at {
+            true => record.came_to_source(name, content),
+            false => version.at,
+        };
+        let is_restored = record.lay_at_destination(name, content, since);
         let is_letter = |(about, of): &(String, Digest)| about == name && of == hash;
         if is_restored {
             ends.restored
@@ -56,9 +62,9 @@ pub(super) fn what_became_of_announced(
         }
     }
     for (place, version, content) in others {
+        let since = version.at.min(record.left_source(&version.name, content));
         let is_successor = |(other, name, of): &(usize, &str, &Bytes)| {
-            *name == version.name
-                && (*other > place || record.was_at_source_since(name, of, version.at))
+            *name == version.name && (*other > place || record.was_at_source_since(name, of, since))
         };
         if ended.iter().any(is_successor) {
             ends.superseded += 1;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use streampress_codec::FormatVersion;
-use streampress_crds::api::pipeline::OnRestored;
+use streampress_crds::api::pipeline::{OnCompressed, OnRestored};
 
 /// The names of files in a history.
 pub(super) const NAMES: [&str; 3] = ["a.txt", "b.csv", "folder/c.json"];
@@ -43,12 +43,21 @@ pub(super) struct SimSettings {
     pub(super) bundles: bool,
     /// What compressors write.
     pub(super) format_version: FormatVersion,
+    /// What becomes of the source of a packed file.
+    pub(super) on_compressed: OnCompressed,
     /// What becomes of the source of a restored file.
     pub(super) on_restored: OnRestored,
     /// How often dead letters are redriven at the end.
     pub(super) redrives: u8,
     /// How long the stream keeps records.
     pub(super) retention_minutes: u16,
+}
+
+impl SimSettings {
+    /// Whether sources are put aside under another name.
+    pub(super) fn renames(&self) -> bool {
+        self.on_restored == OnRestored::Rename || self.on_compressed == OnCompressed::Rename
+    }
 }
 
 /// Something that happens.
@@ -302,6 +311,7 @@ impl fmt::Display for History {
 fn qualified(value: &str) -> String {
     let types = [
         ("format_version: ", "FormatVersion"),
+        ("on_compressed: ", "OnCompressed"),
         ("on_restored: ", "OnRestored"),
         ("service: ", "ServiceKind"),
         ("side: ", "Side"),
@@ -333,20 +343,25 @@ impl History {
         let settings = SimSettings {
             // Of two seeds in a row one is odd: either test has both.
             bundles: seed % 4 < 2,
-            on_restored: match seed % 6 {
+            on_restored: match seed / 8 % 6 {
                 0 | 1 => OnRestored::Delete,
+                2 => OnRestored::Rename,
                 _ => OnRestored::Keep,
+            },
+            on_compressed: match seed / 8 % 6 {
+                3 => OnCompressed::Rename,
+                _ => OnCompressed::Keep,
             },
             redrives: match seed % 8 {
                 0..4 => 3,
                 _ => 0,
             },
-            retention_minutes: match seed / 24 % 3 {
+            retention_minutes: match seed / 48 % 3 {
                 0 => 10,
                 1 => 60,
                 _ => 24 * 60,
             },
-            format_version: match seed / 72 % 2 {
+            format_version: match seed / 144 % 2 {
                 0 => FormatVersion::V1,
                 _ => FormatVersion::V2,
             },
@@ -389,6 +404,7 @@ impl HistoryGenerator {
             has_notes: random.bool(),
             bundles: false,
             format_version: FormatVersion::default(),
+            on_compressed: OnCompressed::Keep,
             on_restored: OnRestored::Keep,
             redrives: 0,
             retention_minutes: 24 * 60,
@@ -678,14 +694,14 @@ mod tests {
 
     #[test]
     fn generated_histories_have_all_settings_in_all_combinations() {
-        let settings = (1..=144).map(|seed| History::generate(seed, 0).settings);
+        let settings = (1..=288).map(|seed| History::generate(seed, 0).settings);
         let combinations: std::collections::BTreeSet<_> = settings
             .map(|it| {
-                let is_deleted = it.on_restored == OnRestored::Delete;
                 let packing = (it.bundles, it.format_version.number());
-                (packing, is_deleted, it.redrives, it.retention_minutes)
+                let sources = format!("{:?} {:?}", it.on_compressed, it.on_restored);
+                (packing, sources, it.redrives, it.retention_minutes)
             })
             .collect();
-        assert_eq!(combinations.len(), 48, "{combinations:?}");
+        assert_eq!(combinations.len(), 96, "{combinations:?}");
     }
 }

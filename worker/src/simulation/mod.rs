@@ -73,6 +73,7 @@ fn the_promise_holds_in_histories_with_even_seeds() {
 fn the_same_history_runs_the_same_way_twice() {
     for seed in 1..=4 {
         let history = History::generate(seed, STEPS);
-        assert_eq!(run(&history), run(&history), "seed {seed}");
+        let [one, other] = [(); 2].map(|()| run(&history).without_times());
+        assert_eq!(one, other, "seed {seed}");
     }
 }

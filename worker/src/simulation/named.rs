@@ -2,7 +2,7 @@
 //! broken is ignored, with the reason.
 
 use streampress_codec::FormatVersion;
-use streampress_crds::api::pipeline::OnRestored;
+use streampress_crds::api::pipeline::{OnCompressed, OnRestored};
 
 use super::history::{History, HistoryStep, How, ServiceKind, Side, SimSettings, Time};
 use super::run::{Outcome, run};
@@ -29,6 +29,7 @@ pub(super) const SCANNED: SimSettings = SimSettings {
     has_notes: false,
     bundles: false,
     format_version: FormatVersion::V1,
+    on_compressed: OnCompressed::Keep,
     on_restored: OnRestored::Keep,
     redrives: 0,
     retention_minutes: 24 * 60,
@@ -564,6 +565,7 @@ fn a_stalled_worker_keeps_what_another_program_wrote_in_place_although_times_are
             has_notes: false,
             bundles: false,
             format_version: FormatVersion::V1,
+            on_compressed: OnCompressed::Keep,
             on_restored: OnRestored::Keep,
             redrives: 3,
             retention_minutes: 24 * 60,
@@ -1064,6 +1066,72 @@ fn a_purged_request_to_send_a_file_again_is_made_up_for() {
             (15 * MINUTE, Purge { service }),
         ];
         all_is_well(settings, steps);
+    }
+}
+
+#[test]
+fn a_letter_that_is_redriven_from_a_source_that_was_put_aside_replaces_nothing_newer() {
+    for (settings, retention_minutes) in [(SCANNED, 10), (NOTED, 10), (SCANNED, 24 * 60)] {
+        let settings = SimSettings {
+            on_compressed: OnCompressed::Rename,
+            retention_minutes,
+            ..settings
+        };
+        let (name, seconds) = (0, 600);
+        let steps = vec![
+            (1, Obstruct { name, seconds }),
+            (1000, write(1, Now)),
+            // The first is a dead letter, and with the short retention its records are gone: only what was put aside has it.
+            (20 * MINUTE, write(2, Now)),
+            (2 * MINUTE, Redrive),
+        ];
+        let outcome = outcome(settings, steps);
+        assert_eq!(outcome.dead_letters(), Vec::<String>::new());
+        assert!(outcome.has("a.txt"), "the newer version is gone");
+    }
+}
+
+#[test]
+fn a_scanner_that_was_frozen_announces_nothing_old_over_what_was_put_aside_meanwhile() {
+    let packed = SimSettings {
+        on_compressed: OnCompressed::Rename,
+        scan_seconds: Some(9),
+        is_coarse: true,
+        ..SCANNED
+    };
+    let restored = SimSettings {
+        on_compressed: OnCompressed::Keep,
+        on_restored: OnRestored::Rename,
+        ..packed
+    };
+    for (settings, has_notes) in [
+        (packed, false),
+        (packed, true),
+        (restored, false),
+        (restored, true),
+    ] {
+        // At different moments of its work with the first content.
+        for delay in (0..12_000).step_by(400) {
+            let settings = SimSettings {
+                has_notes,
+                ..settings
+            };
+            let seconds = 635;
+            let steps = vec![
+                (20_000, write(1, Now)),
+                (
+                    delay,
+                    Freeze {
+                        role: SCANNER,
+                        seconds,
+                    },
+                ),
+                (5 * MINUTE, Submit { name: 0 }),
+                (20_000, write(2, Now)),
+                (20_000, Submit { name: 0 }),
+            ];
+            all_is_well(settings, steps);
+        }
     }
 }
 

@@ -384,10 +384,11 @@ impl SimPipeline {
                 };
                 let scanner = Scanner {
                     announcer,
-                    filter: filter(),
+                    filter: filter(self.settings),
                     links: None,
                     settle: SETTLE,
-                    renames_or_deletes: self.settings.on_restored != OnRestored::Keep,
+                    renames_or_deletes: self.settings.on_restored != OnRestored::Keep
+                        || self.settings.on_compressed != OnCompressed::Keep,
                     left_out: LeftOutFiles::default(),
                     waiting: Arc::default(),
                     meter: Meter::default(),
@@ -454,11 +455,11 @@ impl SimPipeline {
             plans: Arc::default(),
             bundler: self.settings.bundles.then(|| Bundler::new(BLOCK_BYTES)),
             record_bytes: RECORD_BYTES,
-            on_compressed: OnCompressed::Keep,
+            on_compressed: self.settings.on_compressed,
             on_restored: self.settings.on_restored,
             spared: None,
             settle: SettleTime(SETTLE),
-            filter: filter(),
+            filter: filter(self.settings),
             journal: Arc::new(NoJournal),
             report: None,
         }
@@ -500,9 +501,9 @@ fn granularity(settings: SimSettings) -> Duration {
     }
 }
 
-fn filter() -> SourceFilter {
+fn filter(settings: SimSettings) -> SourceFilter {
     SourceFilter {
         formats: vec![SourceFormat::Txt, SourceFormat::Csv, SourceFormat::Json],
-        skips_renamed: false,
+        skips_renamed: settings.renames(),
     }
 }

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use streampress_transport::ATTR_VERSION;
 use streampress_transport::sim::disk::DiskChange;
+use streampress_transport::{ATTR_VERSION, FileName};
 
 use super::history::HistoryStep;
 use super::pipeline::SimPipeline;
 use crate::message::{Digest, Message};
+use crate::roles::source::original_name;
 
 /// Reserved for the pipeline: the folder where it keeps what it moved away, and its own records.
 const RESERVED: &str = ".streampress/";
@@ -59,7 +60,8 @@ impl RunRecord {
         let changes = pipeline.source.take_changes().into_iter();
         self.renamed_or_deleted
             .extend(changes.filter(|change| !is_reserved(&change.name)));
-        let present = nodes.keys().filter(|name| !is_reserved(name));
+        let is_own = |name: &str| is_reserved(name) || put_aside_name(name).is_some();
+        let present = nodes.keys().filter(|name| !is_own(name));
         let names = present.cloned().chain(self.source.keys().cloned());
         for name in names.collect::<BTreeSet<_>>() {
             let present = nodes.get(&name).map(|node| node.bytes.clone());
@@ -150,6 +152,23 @@ impl RunRecord {
         intervals.any(|((_, held), end)| held.as_ref() == Some(content) && end >= since)
     }
 
+    /// When the content came to the source under this name for the last time.
+    pub(super) fn came_to_source(&self, name: &str, content: &Bytes) -> Duration {
+        let contents = self.source.get(name).into_iter().flatten();
+        let mut own = contents.filter(|(_, held)| held.as_ref() == Some(content));
+        own.next_back().map_or(Duration::ZERO, |(at, _)| *at)
+    }
+
+    /// When the content lay at the source under this name for the last time; the end of time where it still does.
+    pub(super) fn left_source(&self, name: &str, content: &Bytes) -> Duration {
+        let contents = self.source.get(name).map(Vec::as_slice).unwrap_or_default();
+        let last = contents
+            .iter()
+            .rposition(|(_, held)| held.as_ref() == Some(content));
+        let next = last.and_then(|place| contents.get(place + 1));
+        next.map_or(Duration::MAX, |(at, _)| *at)
+    }
+
     /// Whether the content lay at the destination under this name at that time or later.
     pub(super) fn lay_at_destination(&self, name: &str, content: &Bytes, since: Duration) -> bool {
         let is_it = |held: &Option<Bytes>| held.as_ref() == Some(content);
@@ -172,4 +191,9 @@ impl RunRecord {
 /// Whether the pipeline keeps the file for itself.
 pub(super) fn is_reserved(name: &str) -> bool {
     name.starts_with(RESERVED)
+}
+
+/// The name that a source had which was put aside under this one.
+pub(super) fn put_aside_name(name: &str) -> Option<String> {
+    original_name(&FileName::parse(name).ok()?)
 }
