@@ -66,6 +66,15 @@ impl LeftOutFiles {
         }
     }
 
+    /// The file can be taken, or was.
+    fn remove(&self, name: &str) {
+        self.0.lock().remove(name);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.lock().len() as u64
+    }
+
     fn retain(&self, present: &PresentNames) {
         self.0.lock().retain(|name, _| present.has(name));
     }
@@ -233,6 +242,9 @@ impl Scanner {
                 continue;
             }
             let is_new = !is_known(&entry, known.get(&name));
+            if !is_new {
+                self.left_out.remove(&name);
+            }
             let is_still = is_new && self.holds_still(&entry, still);
             waiting += u64::from(is_new && !is_still);
             if is_still {
@@ -255,6 +267,7 @@ impl Scanner {
         still.retain(|name, _| present.has(name));
         skipped.retain(|name| present.has(name));
         self.left_out.retain(&present);
+        self.meter.left_out(self.left_out.count());
         Ok(())
     }
 
@@ -457,7 +470,10 @@ impl Scanner {
     /// Reads a file; `None` where it is gone or cannot be read, which [`Scanner::left_out`] then says.
     async fn read(&self, entry: &FileEntry) -> Result<Option<ReadSource>> {
         match self.announcer.read(entry).await {
-            Ok(read) => Ok(Some(read)),
+            Ok(read) => {
+                self.left_out.remove(entry.name.as_str());
+                Ok(Some(read))
+            }
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => {
                 let remedy = match has_too_many_open_files(&error) {
@@ -819,6 +835,8 @@ mod tests {
                 let scanned = source.scanner.scan(&mut memory, &stop).await;
                 scanned.expect("scanned");
                 assert_eq!(source.messages().await, 3, "{renames_or_deletes} {locked}");
+                let left_out = source.scanner.meter.counts().left_out;
+                assert_eq!(left_out, u64::from(locked), "{renames_or_deletes} {locked}");
                 let gone = source.root.path().join("data/in/gone.txt");
                 let _ = std::fs::remove_file(gone);
             }
@@ -828,6 +846,38 @@ mod tests {
             let scanned = source.scanner.scan(&mut memory, &stop).await;
             scanned.expect("scanned");
             assert_eq!(source.messages().await, 4);
+        }
+    }
+
+    /// A file that cannot be read while the flag is set.
+    #[derive(Debug, Default)]
+    struct LockedFile(Arc<AtomicBool>);
+
+    impl FilesTap for LockedFile {
+        fn read(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn io::Read + Send>> {
+            match self.0.load(Relaxed) {
+                true => Err(io::ErrorKind::PermissionDenied.into()),
+                false => files.read(name),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_counted_until_it_can() {
+        let mut source = Source::open();
+        let is_locked = Arc::new(AtomicBool::new(true));
+        let files = source.scanner.announcer.source.clone();
+        source.scanner.announcer.source = TappedFiles::new(files, LockedFile(is_locked.clone()));
+        source.scanner.settle = Duration::ZERO;
+        source.write("a.txt", "words");
+        let mut memory = ScanMemory::default();
+        for (locked, counts) in [(true, (0, 1)), (true, (0, 1)), (false, (1, 0))] {
+            is_locked.store(locked, Relaxed);
+            let stop = CancellationToken::new();
+            let scanned = source.scanner.scan(&mut memory, &stop).await;
+            scanned.expect("scanned");
+            let left_out = source.scanner.meter.counts().left_out;
+            assert_eq!((source.messages().await, left_out), counts, "{locked}");
         }
     }
 

@@ -142,6 +142,8 @@ pub struct Counts {
     pub displaced: u64,
     /// Files announced again because nothing was known of what became of them.
     pub announced_again: u64,
+    /// Files and folders of the source that the last scan could not take.
+    pub left_out: u64,
     /// Bytes of the files done, unpacked.
     pub raw_bytes: u64,
     /// Their bytes packed.
@@ -244,6 +246,11 @@ impl Meter {
             counts.plan_searches += u64::from(used.searched_columns);
             counts.plan_drift += u64::from(used.drifted_columns);
         });
+    }
+
+    /// So many files and folders of the source cannot be taken.
+    pub(crate) fn left_out(&self, count: u64) {
+        self.change(|counts| counts.left_out = count);
     }
 
     /// So many files were packed into one block.

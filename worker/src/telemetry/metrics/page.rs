@@ -204,6 +204,12 @@ impl Page {
             None,
             counts.announced_again,
         )?;
+        lines.gauge(
+            "files_left_out",
+            "Files and folders of the source that the last scan could not take; the log has the reasons",
+            None,
+            counts.left_out as f64,
+        )?;
         lines.counter(
             "files_raw",
             "Bytes of the files done, unpacked",
