@@ -37,10 +37,11 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
         let connections = context.backend.compressor(&settings).await?;
         let announcer = context.announcer(&settings, connections.files_queue.clone())?;
         let Redriven { letters, error } = redrive(&connections, &announcer, &request).await;
-        if error.is_some() && letters.is_empty() {
-            // Damage is said with the remedy.
-            role.ensure_database_is_whole().await?;
-        }
+        let error = match error {
+            // Nothing is known of any dead letter.
+            Some(error) if letters.is_empty() => return Err(explained(&role, error).await),
+            error => error,
+        };
         let flushed = announcer.journal.flush_sources().await;
         let discarded = letters
             .iter()
@@ -78,10 +79,10 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
         }
         // Only now: what was done is said all the same.
         if let Some(error) = error {
-            role.ensure_database_is_whole().await?;
-            return Err(error.context(
+            let error = error.context(
                 "not all dead letters were reached; the same command again goes on with the others",
-            ));
+            );
+            return Err(explained(&role, error).await);
         }
         flushed?;
         let is_unknown = |name: &&String| letters.iter().all(|letter| !letter.has_name(name));
@@ -95,6 +96,12 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
             _ => ExitCode::FAILURE,
         })
     })
+}
+
+/// The error, or the damage of the database that explains it, which is said with the remedy.
+async fn explained(role: &RoleCommand, error: anyhow::Error) -> anyhow::Error {
+    let damage = role.ensure_database_is_whole().await.err();
+    damage.unwrap_or(error)
 }
 
 /// The dead letters of the same content of a file with which the same was done.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use tracing::{Span, field, info, info_span};
 
 use crate::consume::HandlerError;
-use crate::journal::{FileJournal, SourceRecord, SourceState};
+use crate::journal::{FileJournal, SourceReceipt, SourceRecord, SourceState};
 pub use crate::message::hash;
 use crate::message::trace_context::TraceContext;
 use crate::message::{
@@ -283,6 +283,23 @@ impl Announcer {
             }
         };
         announcing.await.map_err(HandlerError::Transient)
+    }
+
+    /// Records what became of an announcement of the file.
+    pub(crate) async fn record_end(
+        &self,
+        file: &FileRef,
+        announcement: &str,
+        state: SourceState,
+    ) -> TransportResult<()> {
+        let receipt = SourceReceipt {
+            location: file.location.clone(),
+            name: file.name.as_str().to_owned(),
+            file_id: file.id().as_str().to_owned(),
+            announcement: announcement.to_owned(),
+            state,
+        };
+        self.journal.record_receipt(&receipt).await
     }
 
     /// The newest announcement of the name, as far as the journal knows.

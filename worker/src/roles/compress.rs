@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::consume::batching::{MAX_SMALL_IN_PROGRESS, is_small, is_small_source};
 use crate::consume::{Handled, Handler, HandlerError, MessageContext, ServiceOutage};
-use crate::journal::{FileJournal, SourceReceipt, SourceState};
+use crate::journal::{FileJournal, SourceState};
 use crate::message::record::RecordOwner;
 use crate::message::{
     Announcement, DESCRIBED_VERSION, DeadLetterReason, DescribedContent, DescribedFile, Digest,
@@ -481,15 +481,11 @@ impl Compressor {
     ) -> Result<(), HandlerError> {
         self.end_superseded(announcement, context).await?;
         if let Some(observed) = &announcement.observed {
-            let receipt = SourceReceipt {
-                location: announcement.file.location.clone(),
-                name: announcement.file.name.as_str().to_owned(),
-                file_id: announcement.file.id().as_str().to_owned(),
-                announcement: observed.announcement.clone(),
-                state: SourceState::Superseded,
-            };
             // It is not announced again.
-            self.announcer.journal.record_receipt(&receipt).await?;
+            let (file, state) = (&announcement.file, SourceState::Superseded);
+            self.announcer
+                .record_end(file, &observed.announcement, state)
+                .await?;
         }
         info!(
             "The source file was packed and put aside before this announcement came; this version is superseded."

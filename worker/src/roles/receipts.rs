@@ -14,7 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
 use crate::consume::{HandlerError, MessageContext};
-use crate::journal::{SourceReceipt, SourceState};
+use crate::journal::SourceState;
 use crate::message::{
     DeadLetterReason, Digest, FileReceipt, Manifest, ReceiptFile, SourceObservation, Verdict,
 };
@@ -306,14 +306,7 @@ async fn note(
         // A generated file, whose announcement follows from the file.
         None => announce::announcement_of(file),
     };
-    let receipt = SourceReceipt {
-        location: file.location.clone(),
-        name: file.name.as_str().to_owned(),
-        file_id: file.id().as_str().to_owned(),
-        announcement,
-        state,
-    };
-    Ok(announcer.journal.record_receipt(&receipt).await?)
+    Ok(announcer.record_end(file, &announcement, state).await?)
 }
 
 /// Announces the manifest's file again with its version, if the source still has its content. Other content that took its

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tracing::{debug, info};
 
 use crate::consume::HandlerError;
-use crate::journal::{FileJournal, FileStatus, OpenFile, SourceReceipt, SourceState};
+use crate::journal::{FileJournal, FileStatus, OpenFile, SourceState};
 use crate::legacy::{PackedFile, decompressor};
 use crate::message::trace_context::TraceContext;
 use crate::message::{FileRef, Manifest, Message};
@@ -355,14 +355,9 @@ impl Redrive<'_> {
         };
         if let Some((announced, Some(observed))) = announced {
             // A journal that another process keeps waits for nothing more either.
-            let receipt = SourceReceipt {
-                location: announced.location.clone(),
-                name: file.name.clone(),
-                file_id: file.id.clone(),
-                announcement: observed.announcement.clone(),
-                state: SourceState::Superseded,
-            };
-            self.journal().record_receipt(&receipt).await?;
+            self.announcer
+                .record_end(announced, &observed.announcement, SourceState::Superseded)
+                .await?;
         }
         Ok(RedriveAction::Discarded)
     }
