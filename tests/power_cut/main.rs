@@ -235,12 +235,13 @@ fn cut_power_of(
     let mut tried = HashSet::new();
     'rounds: for round in 0..stride * MOST_ROUNDS {
         let mut disk = before.clone();
-        let survivors = SURVIVORS[round % SURVIVORS.len()];
         for (moment, call) in calls.iter().enumerate() {
             disk.apply(call);
             if moment % stride != round % stride {
                 continue;
             }
+            // Of one moment another in each pass over all of them.
+            let survivors = SURVIVORS[(round / stride + moment) % SURVIVORS.len()];
             let left = disk.after_power_cut(survivors, &mut random);
             if !tried.insert(digest(&left)) {
                 continue;
