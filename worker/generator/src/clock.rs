@@ -13,6 +13,12 @@ const MAX_MILLIS: u64 = 253_402_300_799_999;
 /// 2026-01-05T09:30:00Z, a Monday morning.
 const DEFAULT_START: &str = "2026-01-05T09:30:00Z";
 
+/// The first time that has a number.
+const EARLIEST_START: &str = "1970-01-01T00:00:00Z";
+
+/// The last whole second that jiff reads.
+const LATEST_START: &str = "9999-12-30T22:00:00Z";
+
 /// The day that times are counted from.
 const EPOCH: Date = Date::constant(1970, 1, 1);
 
@@ -65,9 +71,10 @@ impl RecordClock {
     pub(crate) fn read(mut reader: ObjectReader<'_>) -> Result<Self, SchemaError> {
         let start = reader.text("start")?.unwrap_or(DEFAULT_START);
         let parsed: Option<jiff::Timestamp> = start.parse().ok();
-        let millis = parsed.and_then(|time| u64::try_from(time.as_millisecond()).ok());
-        let start_millis = millis.ok_or_else(|| {
-            let problem = format!("{start:?} is not a time since 1970");
+        let in_limits = |time: jiff::Timestamp| u64::try_from(time.as_millisecond()).ok();
+        let start_millis = parsed.and_then(in_limits).ok_or_else(|| {
+            let problem =
+                format!("{start:?} is not a time from {EARLIEST_START} to {LATEST_START}");
             reader.error("start", problem, &format!("write it like {DEFAULT_START}"))
         })?;
         let step = reader.integer_in("stepMillis", 0, MAX_STEP_MILLIS)?;

@@ -513,7 +513,8 @@ fn errors_in_a_schema_name_the_field_and_the_remedy() {
         (field(r#""kind": "template", "text": "{y""#), "fields[0].text: {y} is no field"),
         (field(r#""kind": "ipv4", "range": "10.0.0.0/99""#), "fields[0].range: \"10.0.0.0/99\" is not a range"),
         (field(r#""kind": "object", "fields": [{"name": "y", "kind": "hex", "digits": 0}]"#), "fields[0].fields[0].digits: 0 is not a whole number in range; use 1 to"),
-        (r#"{"clock": {"start": "soon"}, "fields": []}"#.to_owned(), "clock.start: \"soon\" is not a time since 1970"),
+        (r#"{"clock": {"start": "soon"}, "fields": []}"#.to_owned(), "clock.start: \"soon\" is not a time from 1970-01-01T00:00:00Z to 9999-12-30T22:00:00Z; write it like 2026-"),
+        (r#"{"clock": {"start": "9999-12-31T23:59:59Z"}, "fields": []}"#.to_owned(), "is not a time from 1970-01-01T00:00:00Z to 9999-12-30T22:00:00Z"),
         (r#"{"walks": {"w": {"base": 1}}, "fields": []}"#.to_owned(), "walks.w.step: missing"),
         (r#"{"tables": {"t": {"columns": ["a"], "rows": [[1, 2]]}}, "fields": []}"#.to_owned(), "tables.t.rows[0]: 2 cells for 1 columns"),
         (r#"{"tables": {"t": {"count": 2, "fields": [{"name": "w", "kind": "timestamp"}]}}, "fields": []}"#.to_owned(), "tables.t.fields[0].kind: rows of a table are made once"),
@@ -529,6 +530,24 @@ fn errors_in_a_schema_name_the_field_and_the_remedy() {
         unknown.contains("use one of: stock-market, iot-sensors, access-log"),
         "{unknown}"
     );
+}
+
+#[test]
+fn the_limits_of_the_start_that_are_named_are_those_that_are_taken() {
+    let start = |time: &str| {
+        let json = format!(
+            r#"{{"clock": {{"start": "{time}"}}, "fields": [{{"name": "x", "kind": "uuid"}}]}}"#
+        );
+        Schema::parse(json.as_bytes(), "inline").is_ok()
+    };
+    for (time, is_taken) in [
+        ("1969-12-31T23:59:59Z", false),
+        ("1970-01-01T00:00:00Z", true),
+        ("9999-12-30T22:00:00Z", true),
+        ("9999-12-30T22:00:01Z", false),
+    ] {
+        assert_eq!(start(time), is_taken, "{time}");
+    }
 }
 
 #[test]
