@@ -47,7 +47,7 @@ pub fn read(json: &str) -> Result<(Settings, Vec<String>), SettingsError> {
     let value: Value = serde_json::from_str(json).map_err(|error| SettingsError::NotJson {
         line: error.line(),
         column: error.column(),
-        reason: crate::invalid::shorten(error.to_string()),
+        reason: without_place(&error),
     })?;
     // The version is checked first: with another one, no other error means anything.
     match value.get("version") {
@@ -74,6 +74,13 @@ pub fn read(json: &str) -> Result<(Settings, Vec<String>), SettingsError> {
     let mut ignored = Vec::new();
     list_ignored(&value, &known, "", &mut ignored);
     Ok((settings, ignored))
+}
+
+/// What is wrong, without serde's words for where.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    crate::invalid::shorten(text.strip_suffix(&place).unwrap_or(&text).to_owned())
 }
 
 fn is_known(version: u64) -> bool {
@@ -376,5 +383,10 @@ mod tests {
             .expect_err("no JSON")
             .to_string();
         assert!(error.contains("line 2, column 8"), "{error}");
+        let begun = read("{").expect_err("no JSON").to_string();
+        assert_eq!(
+            begun,
+            "STREAMPRESS_PIPELINE is not JSON (line 1, column 1: EOF while parsing an object); let the operator write it"
+        );
     }
 }
