@@ -50,6 +50,8 @@ pub struct Documents {
     pub places: Vec<FieldPlaces>,
     /// What is no error: ignored documents, deliberate risks, what a cluster requires in addition.
     pub notices: Vec<Diagnostic>,
+    /// What the file has in place of pipelines, where it has none: an empty list, or an answer of the API server.
+    pub in_place: Vec<Diagnostic>,
 }
 
 /// Where the fields of a pipeline are written.
@@ -86,9 +88,12 @@ pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Diagnostic>> {
     }
     let Loader {
         mut problems,
-        found,
+        mut found,
         ..
     } = loader;
+    if !found.pipelines.is_empty() {
+        found.notices.append(&mut found.in_place);
+    }
     problems.sort_by_key(|problem| (problem.line, problem.column));
     limit_problems(&mut problems);
     if problems.is_empty() {
@@ -101,14 +106,19 @@ pub fn load(text: &str, file_name: &str) -> Result<Documents, Vec<Diagnostic>> {
 /// The file's documents, and those in its lists.
 fn read_all(text: &str) -> (Vec<YamlDocument>, Vec<YamlError>) {
     let (documents, errors) = yaml::read(text);
-    let documents = documents.into_iter().flat_map(|document| {
-        let items = match is_list(&document.value) {
-            true => document.items(),
-            false => None,
-        };
-        items.unwrap_or_else(|| vec![document])
-    });
-    (documents.collect(), errors)
+    (documents.into_iter().flat_map(flat).collect(), errors)
+}
+
+/// The document, or what is in it where it is a list, however deep. An empty list stays.
+fn flat(document: YamlDocument) -> Vec<YamlDocument> {
+    let items = match is_list(&document.value) {
+        true => document.items().filter(|items| !items.is_empty()),
+        false => None,
+    };
+    match items {
+        Some(items) => items.into_iter().flat_map(flat).collect(),
+        None => vec![document],
+    }
 }
 
 /// Whether it is a list as `kubectl get -o yaml` and the API server write one.
@@ -144,6 +154,7 @@ pub fn load_one(
     let count = documents.pipelines.len();
     match documents.pipelines.pop() {
         Some(pipeline) if count == 1 => Ok((pipeline, documents.notices)),
+        None if !documents.in_place.is_empty() => Err(documents.in_place),
         _ => Err(vec![Diagnostic {
             file: file_name.to_owned(),
             line: 1,
@@ -185,6 +196,11 @@ impl Loader<'_> {
     fn take(&mut self, document: &YamlDocument) {
         // After a last `---` there is no document.
         if document.value.is_null() {
+            return;
+        }
+        if let Some(invalid) = in_place_of_pipelines(&document.value) {
+            let problem = self.problem(document.place(&invalid.field), invalid);
+            self.found.in_place.push(problem);
             return;
         }
         match kind_of(&document.value) {
@@ -326,6 +342,33 @@ pub fn inline_schemas(text: &str) -> Vec<(Value, FieldPlaces)> {
         Some((inline.clone(), FieldPlaces(document)))
     });
     schemas.collect()
+}
+
+/// What a document is that kubectl or the API server wrote in place of pipelines; `None` for any other.
+fn in_place_of_pipelines(document: &Value) -> Option<Invalid> {
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    if is_list(document) {
+        let items = document.get("items")?;
+        let is_empty = items.is_null() || items.as_array().is_some_and(Vec::is_empty);
+        return is_empty.then(|| {
+            Invalid::new(
+                "items",
+                "",
+                "is an empty list: there was no pipeline",
+                "get one by its name, or those of another namespace (-n, or -A for all)",
+            )
+        });
+    }
+    let is_answer = (text("apiVersion"), text("kind")) == (Some("v1"), Some("Status"));
+    is_answer.then(|| {
+        let message = text("message").unwrap_or("without a message");
+        Invalid::new(
+            "kind",
+            "Status",
+            format!("is an answer of the API server, not a pipeline: {message}"),
+            "do what it says, and get the pipeline again",
+        )
+    })
 }
 
 /// What kind of document it is.

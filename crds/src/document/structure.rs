@@ -39,6 +39,9 @@ fn schema() -> &'static Value {
     })
 }
 
+/// A shorter part of a name says little.
+const SHORTEST_PART: usize = 3;
+
 /// The name that is most similar to one that is not among them; nothing where none is similar.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // A long name is not a typing error, and comparing it would take long.
@@ -53,6 +56,26 @@ pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
     measured
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// The name that is meant by one that is not among them: the most similar one, or the only one of which it is a part.
+fn meant<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    nearest(name, known.clone()).or_else(|| {
+        let name = name.to_lowercase();
+        let mut whole = known.filter(|known| known.to_lowercase().contains(&name));
+        let first = whole.next().filter(|_| name.len() >= SHORTEST_PART)?;
+        whole.next().is_none().then_some(first)
+    })
+}
+
+/// The kind of file among the `known` ones that includes this ending, which is no kind of its own.
+fn of_ending<'a>(text: &str, mut known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let kind = match text.trim_start_matches('.') {
+        "log" => "txt",
+        "ndjson" => "json",
+        _ => return None,
+    };
+    known.find(|known| *known == kind)
 }
 
 fn visit(schema: &Value, value: &Value, path: &str, violations: &mut Vec<SchemaViolation>) {
@@ -184,7 +207,7 @@ fn unknown(
     (known, written): (&Map<String, Value>, &Map<String, Value>),
 ) -> SchemaViolation {
     let names = known.keys().map(String::as_str);
-    let help = match nearest(name, names.clone()) {
+    let help = match meant(name, names.clone()) {
         Some(near) if written.contains_key(near) => {
             format!("{near} is there too: keep one of them, under that name")
         }
@@ -246,9 +269,15 @@ fn check_text(schema: &Value, text: &str, report: &mut impl FnMut(&str, &str)) {
                 "must be one of {}",
                 choices.clone().collect::<Vec<_>>().join(", ")
             );
-            let help = match nearest(text, choices.clone()) {
-                Some(near) => format!("did you mean {near}?"),
-                None => "write one of these".to_owned(),
+            let help = match (of_ending(text, choices.clone()), meant(text, choices)) {
+                (Some(kind), _) => {
+                    format!(
+                        "write {kind}, which includes .{}",
+                        text.trim_start_matches('.')
+                    )
+                }
+                (None, Some(near)) => format!("did you mean {near}?"),
+                (None, None) => "write one of these".to_owned(),
             };
             report(&rule, &help);
         }

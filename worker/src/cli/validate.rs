@@ -36,7 +36,7 @@ type PlacesByName = BTreeMap<(String, String), String>;
 fn validate((file, text): (&Path, &str), live: bool, names: &mut PlacesByName) -> Result<bool> {
     match document::load(text, &file.display().to_string()) {
         Ok(loaded) if loaded.pipelines.is_empty() => {
-            output::say(&settings::no_pipeline(file));
+            output::say(&settings::no_pipeline(file, &loaded.in_place));
             Ok(false)
         }
         Ok(loaded) => {

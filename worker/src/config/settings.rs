@@ -7,6 +7,7 @@ use streampress_crds::api::pipeline::{
     CodecFormat, CompressionPipeline, Example, GeneratedFormat, OnCompressed, Ordering,
     SourceFormat,
 };
+use streampress_crds::document::Diagnostic;
 use streampress_crds::location::Location;
 use streampress_crds::settings::{
     self, AwsSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings,
@@ -205,7 +206,7 @@ pub(crate) fn load_pipeline(
             }
             Ok(resolved)
         }
-        (None, _) => Err(BadConfiguration(no_pipeline(file))),
+        (None, _) => Err(BadConfiguration(no_pipeline(file, &loaded.in_place))),
         (Some(_), Some(_)) => Err(BadConfiguration(format!(
             "{}: has more than one CompressionPipeline; put each into a file of its own",
             file.display()
@@ -213,8 +214,12 @@ pub(crate) fn load_pipeline(
     }
 }
 
-/// What is wrong with a file in which there is no pipeline.
-pub(crate) fn no_pipeline(file: &Path) -> String {
+/// What is wrong with a file in which there is no pipeline, but perhaps something `in_place` of one.
+pub(crate) fn no_pipeline(file: &Path, in_place: &[Diagnostic]) -> String {
+    if !in_place.is_empty() {
+        let lines: Vec<String> = in_place.iter().map(ToString::to_string).collect();
+        return lines.join("\n");
+    }
     format!(
         "{}: has no CompressionPipeline; add a document with apiVersion streampress.dev/v1alpha1 and that kind",
         file.display()
