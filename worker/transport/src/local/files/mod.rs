@@ -18,6 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use self::aside::Aside;
 pub use self::awaited::AwaitedFiles;
@@ -611,9 +612,19 @@ fn missing(root: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, why)
 }
 
-/// Adds the step and the path to a fault, keeping its kind.
+/// Adds the step, the path and what helps to a fault, keeping its kind.
 fn say(error: io::Error, step: &str, path: &Path) -> io::Error {
-    io::Error::new(error.kind(), format!("{step} {}: {error}", path.display()))
+    let path = path.display();
+    let help = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::LOOP) => {
+            "; a symbolic link on the way leads back to itself: remove it, or make it lead elsewhere"
+        }
+        Some(Errno::PERM) => {
+            "; an attribute such as immutable forbids it, which 'lsattr' shows and 'chattr' takes away, or this user lacks a right"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{step} {path}: {error}{help}"))
 }
 
 #[cfg(test)]

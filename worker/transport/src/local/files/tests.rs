@@ -155,8 +155,24 @@ fn a_link_that_stays_inside_is_followed() {
     symlink("nowhere", files.root.join("dangling")).unwrap();
     assert_eq!(names(&files), ["link", "real/file"]);
     assert_eq!(left_out(&files), ["dangling", "loop"]);
+    let loops = files.list().unwrap().left_out.pop().unwrap();
+    let words = "leads back to itself: remove it, or make it lead elsewhere";
+    assert!(loops.reason.contains(words), "{}", loops.reason);
     assert_eq!(read(&files, &name("link")), b"bytes");
     assert_eq!(read(&files, &name("folder/file")), b"bytes");
+}
+
+#[test]
+fn what_the_system_does_not_permit_is_said_with_what_to_look_for() {
+    let error = super::say(Errno::PERM.into(), "cannot write", Path::new("a.txt"));
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert_eq!(
+        error.to_string(),
+        "cannot write a.txt: Operation not permitted (os error 1); an attribute such as immutable forbids it, which 'lsattr' \
+         shows and 'chattr' takes away, or this user lacks a right"
+    );
+    let refused = super::say(Errno::ACCESS.into(), "cannot write", Path::new("a.txt"));
+    assert!(!refused.to_string().contains("lsattr"), "{refused}");
 }
 
 #[test]
