@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use streampress_transport::local::shell_word;
+
 use super::args::{PipelineArgs, RunArgs};
 
 /// The arguments that name a pipeline and the place of its data, quoted for a shell.
@@ -21,9 +23,9 @@ impl PipelineWords {
 
     fn new(file: Option<&Path>, data: Option<&Path>, aws: bool) -> Self {
         let mut words = Vec::new();
-        words.extend(file.map(quoted));
+        words.extend(file.map(shell_word));
         if let Some(data) = data {
-            words.extend(["--data".to_owned(), quoted(data)]);
+            words.extend(["--data".to_owned(), shell_word(data)]);
         }
         if aws {
             words.push("--aws".to_owned());
@@ -37,12 +39,6 @@ impl PipelineWords {
             .trim_end()
             .to_owned()
     }
-}
-
-fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
-    // No path has a NUL, which alone cannot be quoted.
-    shlex::try_quote(&path).map_or(path.clone(), Into::into)
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::Access;
 
+use super::shell_word;
 use crate::{TOO_MANY_OPEN_FILES, TransportError, TransportResult, has_too_many_open_files};
 
 /// The database's name in the data folder.
@@ -150,8 +152,13 @@ pub(super) fn empty_log(conn: &mut Connection) -> rusqlite::Result<()> {
 
 /// The write-ahead log of a database.
 pub(super) fn log_path(database: &Path) -> PathBuf {
+    beside(database, "-wal")
+}
+
+/// The file of a database whose name has this ending.
+fn beside(database: &Path, ending: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
+    path.push(ending);
     path.into()
 }
 
@@ -250,13 +257,54 @@ pub(super) fn check(dir: &Path) -> TransportResult<()> {
     }
 }
 
-/// What to do about a database that cannot be used.
-const REMEDY: &str = "move it and its -wal and -shm files away: 'streampress recover' with the same FILE and --data then \
-                       sends the files in its stream, and announce the others again; or choose another data folder";
+/// What to do about a database that cannot be used, with the command that moves it away as it can be typed.
+fn remedy(path: &Path) -> String {
+    let folder = path.parent().unwrap_or(path);
+    let first = folder.join("damaged");
+    let others = (2..).map(|number| folder.join(format!("damaged-{number}")));
+    let mut names = std::iter::once(first.clone()).chain(others);
+    let aside = names.find(|name| name.symlink_metadata().is_err());
+    let (folder, aside) = (shell_word(folder), shell_word(&aside.unwrap_or(first)));
+    format!(
+        "choose another data folder, or move it and its -wal and -shm files away: 'streampress recover' with the same FILE \
+         and --data then sends the files in its stream, and announce the others again. The command that moves it: \
+         mkdir {aside} && mv {folder}/{FILE_NAME}* {aside}/"
+    )
+}
 
 fn damaged(path: &Path, what: &str) -> TransportError {
     let (shown, what) = (path.display(), what.replace('\n', " "));
-    TransportError::Invalid(format!("{shown} is damaged ({what}); {REMEDY}"))
+    let remedy = remedy(path);
+    TransportError::Invalid(format!("{shown} is damaged ({what}); {remedy}"))
+}
+
+/// The database and the files beside it.
+fn files_of(path: &Path) -> [PathBuf; 3] {
+    ["", "-wal", "-shm"].map(|ending| beside(path, ending))
+}
+
+/// What is said where a folder is in the place of one of its files.
+fn folder_in_place(path: &Path) -> Option<String> {
+    let taken = files_of(path).into_iter().find(|file| file.is_dir())?;
+    Some(format!(
+        "{} is a folder where a file of the database belongs; move it, or choose another data folder",
+        taken.display()
+    ))
+}
+
+/// What is said where the database cannot be written: names the file that this user may not write, or else its folder.
+fn unwritable(path: &Path) -> String {
+    let may_not_write = |file: &PathBuf| {
+        file.exists() && rustix::fs::access(file, Access::READ_OK | Access::WRITE_OK).is_err()
+    };
+    let refused = files_of(path).into_iter().find(may_not_write);
+    let (shown, what) = match &refused {
+        Some(refused) => (refused.display(), "this file"),
+        None => (path.display(), "the folder"),
+    };
+    format!(
+        "cannot write {shown}; make {what} writable for this user, or choose another data folder"
+    )
 }
 
 /// Whether the limit of open files is reached, which SQLite does not say: as many more cannot be opened as a database takes.
@@ -293,12 +341,13 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
         Some(ErrorCode::CannotOpen) if are_files_exhausted(path) => {
             format!("cannot open {shown}: {TOO_MANY_OPEN_FILES}, and start again")
         }
-        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => format!(
-            "cannot write {shown}; make the folder writable for this user, or choose another data folder"
-        ),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            folder_in_place(path).unwrap_or_else(|| unwritable(path))
+        }
         Some(ErrorCode::NotADatabase) => {
             return TransportError::Invalid(format!(
-                "{shown} is not a database of streampress, or its beginning is damaged ({error}); {REMEDY}"
+                "{shown} is not a database of streampress, or its beginning is damaged ({error}); {}",
+                remedy(path)
             ));
         }
         Some(ErrorCode::DatabaseCorrupt) => return damaged(path, &error.to_string()),
@@ -311,14 +360,16 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
                 "{shown} rolled back a whole transaction, since another call in it failed; try again"
             )
         }
-        _ => match largest_file_bytes() {
-            Some(bytes) => format!(
+        _ => match (folder_in_place(path), largest_file_bytes()) {
+            (Some(taken), _) => taken,
+            (None, Some(bytes)) => format!(
                 "using {shown}; this process may write no file above {bytes} bytes: 'ulimit -f unlimited' before it"
             ),
-            None => format!("using {shown}"),
+            (None, None) => format!("using {shown}"),
         },
     };
-    TransportError::unavailable(step, error)
+    // Its text alone: SQLite's own error behind it has the same words.
+    TransportError::unavailable(step, error.to_string())
 }
 
 #[cfg(test)]

@@ -102,8 +102,13 @@ impl Local {
 
     /// Whether `dir` was a data folder that files went through, even if its database is lost since.
     pub fn has_stream(dir: &Path) -> bool {
-        let segments = fs::read_dir(dir.join(STREAM_FOLDER));
+        let segments = fs::read_dir(Self::stream_folder(dir));
         segments.is_ok_and(|mut segments| segments.next().is_some())
+    }
+
+    /// Where the stream of the data folder `dir` is.
+    pub fn stream_folder(dir: &Path) -> PathBuf {
+        dir.join(STREAM_FOLDER)
     }
 
     /// Fails where the database of `dir` is there and damaged, with what is wrong and the remedy. Reads all of it.
@@ -263,6 +268,13 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// The path as a shell takes it.
+pub fn shell_word(path: &Path) -> String {
+    let path = path.display().to_string();
+    // No path has a NUL, which alone cannot be quoted.
+    shlex::try_quote(&path).map_or(path.clone(), Into::into)
+}
+
 /// What a disk's fault means for the user, and what to do about it.
 pub(super) fn disk_fault(step: &str, path: &Path, error: io::Error) -> TransportError {
     let remedy = match error.kind() {
@@ -281,7 +293,9 @@ pub(super) fn disk_fault(step: &str, path: &Path, error: io::Error) -> Transport
         io::ErrorKind::Unsupported => {
             "the disk takes no file locks; choose a data folder on a local disk"
         }
-        _ => "see the cause",
+        io::ErrorKind::IsADirectory => "a folder is in the way of a file; move it",
+        // The cause, which follows, says what is known.
+        _ => return TransportError::unavailable(format!("{step} {}", path.display()), error),
     };
     TransportError::unavailable(format!("{step} {}: {remedy}", path.display()), error)
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use futures::TryStreamExt;
 
@@ -39,9 +40,56 @@ fn a_file_that_is_no_database_is_refused_and_kept() {
         &[
             "streampress.db is not a database of streampress",
             "move it and its -wal and -shm files away",
+            "damaged && mv ",
         ],
     );
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
+fn the_command_that_moves_a_damaged_database_away_can_be_typed() {
+    let outer = tempfile::tempdir().unwrap();
+    let dir = outer.path().join("it's my data");
+    for aside in ["damaged", "damaged-2"] {
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("streampress.db"), "notes ".repeat(1000)).unwrap();
+        let text = refusal(&dir);
+        let (_, command) = text.split_once("moves it: ").unwrap();
+        let typed = Command::new("sh").args(["-c", command]).output().unwrap();
+        assert!(typed.status.success(), "{command}: {typed:?}");
+        assert!(dir.join(aside).join("streampress.db").exists(), "{command}");
+        assert!(!dir.join("streampress.db").exists(), "{command}");
+    }
+}
+
+#[test]
+fn a_folder_in_the_place_of_a_file_of_the_database_is_named_and_the_cause_is_said_once() {
+    for (name, cause) in [
+        ("streampress.db", "unable to open database file"),
+        ("streampress.db-wal", "disk I/O error"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(name)).unwrap();
+        let text = refusal(dir.path());
+        let words = format!("{name} is a folder where a file of the database belongs; move it");
+        assert_says(&text, &[&words]);
+        assert_eq!(text.matches(cause).count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn a_fault_without_a_remedy_is_said_with_its_cause_alone() {
+    let text = refusal(Path::new("/proc/streampress-data"));
+    assert_says(
+        &text,
+        &["creating the data folder /proc/streampress-data: No such file"],
+    );
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("sessions/opening")).unwrap();
+    assert_says(
+        &refusal(dir.path()),
+        &["sessions/opening: a folder is in the way of a file; move it"],
+    );
 }
 
 #[test]
