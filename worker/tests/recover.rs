@@ -159,7 +159,8 @@ fn a_damaged_database_is_named_with_its_damage_and_the_remedy_works() {
             "{at}: {said}"
         );
         assert!(
-            said.contains("move it and its -wal and -shm files away"),
+            said.contains("move it and its -wal and -shm files away")
+                && said.contains("mkdir data/damaged && mv data/streampress.db* data/damaged/"),
             "{said}"
         );
         assert!(!said.contains("sent"), "{said}");
@@ -607,9 +608,26 @@ fn what_cannot_be_recovered_is_said() {
     let (code, said) = recover(&folder);
     assert_eq!(code, Some(1), "{said}");
     assert!(
-        said.contains("there is no stream in the data folder data"),
+        said.contains("there is no data folder data: nothing ran there yet"),
         "{said}"
     );
+    fs::create_dir_all(folder.path("data/stream")).expect("made");
+    folder.write("data/streampress.db", "there");
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("the stream of the data folder is empty")
+            && said.contains("put what data/stream held back"),
+        "{said}"
+    );
+    fs::remove_dir(folder.path("data/stream")).expect("removed");
+    let (code, said) = recover(&folder);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("data/stream is missing, and nothing is recovered without it: put it back"),
+        "{said}"
+    );
+    fs::remove_file(folder.path("data/streampress.db")).expect("removed");
     folder.write("data/stream/1.seg", "");
     let output = folder.run(&role("redrive"));
     let said = text(&output.stderr);

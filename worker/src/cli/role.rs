@@ -1,5 +1,7 @@
 //! What the commands that are one role share: which pipeline, which transport, and what the roles of the process use.
 
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -96,23 +98,42 @@ impl RoleCommand {
                     self.words.command("recover")
                 );
             }
-            bail!(
-                "there is no data folder {}: nothing ran there yet, or the data is in another folder (--data)",
-                self.data.display()
-            );
+            bail!(self.no_data());
         }
         Ok(())
     }
 
     /// Fails where there is no stream in the data folder; its database may be lost.
     pub(super) fn ensure_stream_exists(&self) -> Result<()> {
-        if self.transport == TransportChoice::Embedded && !Local::has_stream(&self.data) {
-            bail!(
-                "there is no stream in the data folder {}: nothing ran there yet, or the data is in another folder (--data)",
-                self.data.display()
-            );
+        if self.transport != TransportChoice::Embedded {
+            return Ok(());
         }
-        Ok(())
+        let stream = Local::stream_folder(&self.data);
+        let shown = stream.display();
+        match fs::read_dir(&stream).map(|mut segments| segments.next().is_some()) {
+            Ok(true) => Ok(()),
+            Ok(false) => bail!(
+                "the stream of the data folder is empty, so that there is nothing to recover: if files were packed there, put \
+                 what {shown} held back"
+            ),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("reading the stream {shown}"))
+            }
+            Err(_) if Local::exists(&self.data) => {
+                bail!("{shown} is missing, and nothing is recovered without it: put it back")
+            }
+            Err(_) => bail!(self.no_data()),
+        }
+    }
+
+    /// What is said where nothing ever ran in the data folder.
+    fn no_data(&self) -> String {
+        let shown = self.data.display();
+        let other = "or the data is in another folder (--data)";
+        match self.data.is_dir() {
+            true => format!("{shown} is no data folder yet: nothing ran there, {other}"),
+            false => format!("there is no data folder {shown}: nothing ran there yet, {other}"),
+        }
     }
 
     /// Fails where the database of the data folder is there and damaged: what is read from it may be wrong.
