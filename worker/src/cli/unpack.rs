@@ -150,7 +150,15 @@ fn unpack_block(options: &UnpackOptions, number: u32, output: PathBuf) -> Result
     if output::is_stream(&options.input) {
         bail!("a single block needs a file: standard input cannot be read from its end");
     }
-    let file = File::open(&options.input).context("opening the file")?;
+    let mut file = File::open(&options.input).context("opening the file")?;
+    let mut first = Vec::new();
+    let begin = Read::by_ref(&mut file).take(4).read_to_end(&mut first);
+    begin.context("reading the file")?;
+    if is_seed_start(&first, &options.input) {
+        bail!(
+            "this is a file of the original's format, Seed, which has no blocks: --block is of the Hybrid format; leave it out"
+        );
+    }
     let opened = Blocks::open(file, &options.limits);
     let mut blocks = opened.map_err(|error| match error {
         CodecError::Damaged { .. } => anyhow::Error::new(error).context(
