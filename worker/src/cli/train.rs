@@ -56,7 +56,7 @@ pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
     );
     if plan.schema_count() == 0 {
         output::note(
-            "nothing was learned: the files are empty or have no columns; with this plan files are packed as without",
+            "nothing was learned: the files are empty or very small, or their lines share no words and no fields by which a plan would be found again; with this plan files are packed as without",
         );
     }
     Ok(match skipped {
