@@ -373,6 +373,11 @@ impl Submitter {
 
     /// The name of a file of the source; for a file from elsewhere its own name, and where it is copied from.
     fn file_name(&self, path: &Path) -> Result<(FileName, Option<PathBuf>)> {
+        if output::is_stream(path) {
+            bail!(
+                "standard input has no name, under which it would be a file of the source: write it to a file, and submit that"
+            );
+        }
         let full = path.canonicalize().context("opening it")?;
         if !full.is_file() {
             bail!("it is not a file; name files, or use 'streampress run --input' for a folder");

@@ -8,7 +8,7 @@ mod memory;
 mod records;
 mod workload;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -158,8 +158,22 @@ fn add(
     }
 }
 
+/// All of a file, or of standard input for `-`.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let reading = || format!("reading {}", path.display());
+    if output::is_stream(path) {
+        let mut bytes = Vec::new();
+        let input = std::io::stdin().lock();
+        let mut bounded = input.take(LARGEST_FILE_BYTES + 1);
+        bounded
+            .read_to_end(&mut bytes)
+            .context("reading standard input")?;
+        ensure!(
+            bytes.len() as u64 <= LARGEST_FILE_BYTES,
+            "standard input has more than 2 GiB, which bench would hold in memory"
+        );
+        return Ok(bytes);
+    }
     let bytes = path.metadata().with_context(reading)?.len();
     ensure!(
         bytes <= LARGEST_FILE_BYTES,
