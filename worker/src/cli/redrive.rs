@@ -141,7 +141,11 @@ impl FileLetters<'_> {
             ..
         } = self.newest;
         let action = action(&self.newest.action, list);
-        format!("{name}: {action}{times} ({reason}: {detail})")
+        // What the detail advises is done where a letter went on.
+        match list || matches!(self.newest.action, RedriveAction::Left(_)) {
+            true => format!("{name}: {action}{times} ({reason}: {detail})"),
+            false => format!("{name}: {action}{times} ({reason})"),
+        }
     }
 
     /// Whether the summary of a run counts it as failed.
