@@ -57,6 +57,8 @@ pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
     };
     let outcome = pack(&options, explain, &*cancel_on_signal()?)?;
     let percent = 100.0 * outcome.packed_bytes as f64 / outcome.raw_bytes.max(1) as f64;
+    // Something is left, however little.
+    let percent = percent.max(0.01);
     output::result(
         &outcome.output,
         &format!(

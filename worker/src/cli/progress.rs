@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::output;
 use crate::journal::JournalProgress;
+use crate::report::saved_percent;
 use crate::roles::run::{RunObserver, RunSummary};
 use crate::telemetry::plain_log::printable;
 
@@ -213,7 +214,7 @@ fn saved(raw: u64, packed: u64) -> String {
 fn saved_text(percent: f64) -> String {
     match percent < 0.0 {
         true => format!("{:.1} % larger", -percent),
-        false => format!("{percent:.1} % saved"),
+        false => format!("{} % saved", saved_percent(percent)),
     }
 }
 
@@ -308,6 +309,17 @@ fn files_line(summary: &RunSummary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_packed_is_never_all_saved() {
+        for (raw, packed, line) in [
+            (15_000_000, 819, "15.00 MB to 819 B, 99.9 % saved"),
+            (1000, 250, "1.00 kB to 250 B, 75.0 % saved"),
+            (10, 20, "10 B to 20 B, 100.0 % larger"),
+        ] {
+            assert_eq!(saved(raw, packed), line);
+        }
+    }
 
     #[test]
     fn a_run_never_says_that_more_files_are_announced_than_there_are() {

@@ -106,7 +106,13 @@ pub(super) fn ratio(raw: u64, packed: u64) -> String {
 /// Share of the bytes that is saved, in per cent.
 pub(super) fn saving(raw: u64, packed: u64) -> String {
     let share = quotient(packed, raw);
-    share.map_or_else(none, |share| format!("{:.1}", 100.0 * (1.0 - share)))
+    share.map_or_else(none, |share| saved_percent(100.0 * (1.0 - share)))
+}
+
+/// Per cents that are saved, with one decimal: never 100.0 where something is left.
+pub(crate) fn saved_percent(percent: f64) -> String {
+    let at_most = if percent < 100.0 { 99.9 } else { 100.0 };
+    format!("{:.1}", percent.min(at_most))
 }
 
 /// Megabytes a second.
@@ -169,6 +175,8 @@ mod tests {
         assert_eq!(ratio(1000, 0), "–");
         assert_eq!(saving(1000, 250), "75.0");
         assert_eq!(saving(0, 0), "–");
+        assert_eq!(saving(15_000_000, 819), "99.9");
+        assert_eq!(saving(1000, 0), "100.0");
         assert_eq!(speed(2_000_000, 0.5), "4.0 MB/s");
         assert_eq!(time(1_767_605_400_042), "2026-01-05 09:30:00");
         assert_eq!(time(u64::MAX), "–");

@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use streampress_transport::{Failure, TransportResult};
 
+pub(crate) use self::figures::saved_percent;
 pub use self::page::{ReportMeta, render};
 pub use self::state::ReportState;
 use self::state::short_id;
