@@ -339,7 +339,7 @@ impl MessageTask {
         let attempts = self.failures.lock().failed(message_id, proven, most);
         if attempts.is_last {
             let detail = format!(
-                "gave up after {} attempts of this worker while other files could be worked on: {cause:#}",
+                "gave up after {} attempts of this worker in which the services that it needs could be used: {cause:#}",
                 attempts.count
             );
             let failure = Failure::new(DeadLetterReason::GaveUp, detail);
@@ -548,6 +548,8 @@ mod tests {
         in_reach: bool,
         extended: Mutex<Vec<Duration>>,
         ends: Mutex<Vec<&'static str>>,
+        /// The details of dead letters.
+        details: Mutex<Vec<String>>,
         /// So many calls fail, as on a full disk.
         failing_calls: Mutex<u32>,
     }
@@ -568,6 +570,7 @@ mod tests {
                 in_reach,
                 extended: Mutex::default(),
                 ends: Mutex::default(),
+                details: Mutex::default(),
                 failing_calls: Mutex::default(),
             })
         }
@@ -619,9 +622,10 @@ mod tests {
         async fn dead_letter(
             &self,
             _delivery: &Delivery,
-            _failure: &Failure,
+            failure: &Failure,
         ) -> TransportResult<()> {
             self.may_fail()?;
+            self.details.lock().push(failure.detail.clone());
             self.end("dead-lettered")
         }
         async fn depth(&self) -> TransportResult<Depth> {
@@ -949,6 +953,10 @@ mod tests {
         assert!(queue.ends().is_empty(), "it waits");
         run_again_and_again(&queue, &handler, &failures, 1).await;
         assert_eq!(queue.ends(), ["dead-lettered"]);
+        let detail = queue.details.lock().concat();
+        // With `ordering: Strict` no other file was worked on.
+        let words = "gave up after 20 attempts of this worker in which the services that it needs could be used: ";
+        assert!(detail.starts_with(words), "{detail}");
         assert!(!failures.lock().was_unproven("m"), "forgotten");
     }
 
