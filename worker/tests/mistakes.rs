@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use support::{WorkFolder, text};
 
@@ -319,8 +320,18 @@ fn what_is_said_to_write_is_right_as_it_is_typed() {
         ),
         (
             "source: {formats: [log]}",
-            "must be one of json, csv, txt; write one of these",
+            "must be one of json, csv, txt; write txt, which includes .log",
             "source: {formats: [txt]}",
+        ),
+        (
+            "source: {formats: [ndjson]}",
+            "must be one of json, csv, txt; write json, which includes .ndjson",
+            "source: {formats: [json]}",
+        ),
+        (
+            "generator: {schema: {example: stock}}",
+            "did you mean stock-market?",
+            "generator: {schema: {example: stock-market}}",
         ),
         (
             "codec: {effort: 9}",
@@ -403,10 +414,135 @@ fn a_folder_where_a_file_belongs_is_said_to_be_one() {
     }
     folder.write("empty.csv", b"");
     let nothing = ["train", "empty.csv", "-o", "empty.plan"];
-    says(&folder, &nothing, 0, &["nothing was learned"]);
+    says(
+        &folder,
+        &nothing,
+        0,
+        &["nothing was learned: the files are empty"],
+    );
+    let numbers: String = (0..2000_u64)
+        .map(|n| format!("{}\n", n * 7919 % 10_007))
+        .collect();
+    folder.write("numbers.csv", numbers);
+    let numbers = ["train", "numbers.csv", "-o", "numbers.plan"];
+    let shared = "their lines share no words and no fields";
+    says(&folder, &numbers, 0, &["nothing was learned", shared]);
     folder.run_well(&["pack", "empty.csv"]);
     let block = ["unpack", "empty.csv.spk", "--block", "0"];
     says(&folder, &block, 1, &["the file is empty and has none"]);
+}
+
+#[test]
+fn a_file_of_the_database_that_may_not_be_written_is_named() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/a.txt", "words");
+    folder.run_summary(&[]);
+    fs::set_permissions(
+        folder.path("data/streampress.db"),
+        fs::Permissions::from_mode(0o444),
+    )
+    .expect("changed");
+    let run = ["run", "pipeline.yaml", "--data", "data"];
+    let output = folder.ordinary_command(&run).output().expect("it starts");
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("cannot write data/streampress.db; make this file writable for this user"),
+        "{said}"
+    );
+    assert_eq!(said.matches("readonly database").count(), 1, "{said}");
+}
+
+#[test]
+fn a_folder_that_is_no_data_folder_yet_is_not_called_missing() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    fs::create_dir(folder.path("em")).expect("made");
+    for command in [&["redrive", "--list"][..], &["recover"]] {
+        for (data, words) in [
+            ("em", "em is no data folder yet: nothing ran there"),
+            (
+                "none",
+                "there is no data folder none: nothing ran there yet",
+            ),
+        ] {
+            let args = [command, &["pipeline.yaml", "--data", data]].concat();
+            says(&folder, &args, 1, &[words]);
+        }
+    }
+}
+
+#[test]
+fn a_block_of_a_file_of_the_seed_format_is_refused_with_the_reason() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("a.csv", "a,b\n1,2\n");
+    folder.run_well(&["pack", "a.csv", "--format", "seed"]);
+    let block = ["unpack", "a.csv.seed", "--block", "0"];
+    let words = "has no blocks: --block is of the Hybrid format";
+    says(&folder, &block, 1, &["a.csv.seed", words]);
+}
+
+#[test]
+fn what_lists_and_answers_of_the_api_server_have_in_place_of_a_pipeline_is_said() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    let yaml = fs::read_to_string(folder.path("pipeline.yaml")).expect("read");
+    let indented = |yaml: &str| yaml.replace('\n', "\n  ").trim_end().to_owned();
+    let list = |inner: &str| {
+        format!(
+            "apiVersion: v1\nkind: List\nitems:\n- {}\n",
+            indented(inner)
+        )
+    };
+    folder.write("nested.yaml", list(&list(&yaml)));
+    folder.run_well(&["validate", "nested.yaml"]);
+    let empty = "is an empty list: there was no pipeline";
+    let refused = "compressionpipelines.streampress.dev \\\"shop\\\" not found";
+    for (name, text, words) in [
+        (
+            "empty",
+            "apiVersion: v1\nkind: List\nitems: []\n".to_owned(),
+            ["empty.yaml:3:8: items:", empty],
+        ),
+        (
+            "null",
+            "apiVersion: v1\nkind: List\nitems: null\n".to_owned(),
+            ["null.yaml:3:8: items:", empty],
+        ),
+        (
+            "status",
+            format!("apiVersion: v1\nkind: Status\nmessage: \"{refused}\"\n"),
+            [
+                "status.yaml:2:7: kind: Status: is an answer of the API server",
+                "\"shop\" not found",
+            ],
+        ),
+    ] {
+        let file = format!("{name}.yaml");
+        folder.write(&file, text);
+        says(&folder, &["validate", &file], 64, &words);
+        says(&folder, &["run", &file, "--data", "data"], 64, &words);
+    }
+}
+
+#[test]
+fn standard_input_is_measured_and_not_submitted() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("a.csv", "a,b\n1,2\n".repeat(100));
+    let input = fs::File::open(folder.path("a.csv")).expect("opened");
+    let bench = ["bench", "-", "--codec", "hybrid fast"];
+    let output = folder.command(&bench).stdin(input).output();
+    let output = output.expect("it starts");
+    let said = text(&output.stdout);
+    assert!(
+        said.starts_with("-: 800 bytes\n"),
+        "{said}{}",
+        text(&output.stderr)
+    );
+    let submit = ["submit", "-", "-p", "pipeline.yaml", "--data", "data"];
+    says(
+        &folder,
+        &submit,
+        1,
+        &["standard input has no name", "write it to a file"],
+    );
 }
 
 #[test]
