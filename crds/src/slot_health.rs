@@ -67,6 +67,17 @@ pub struct SlotHealth {
     /// The outage that was reported last, where no message was done since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outage: Option<ReportedOutage>,
+    /// Files and folders of the source that the last scan could not take.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A service cannot be used: the worker receives nothing until it can.
@@ -86,10 +97,8 @@ pub struct ReportedOutage {
 impl SlotHealth {
     /// A message was done at `now`, in seconds since 1970.
     pub fn worked(&mut self, now: u64) {
-        *self = Self {
-            worked_at: now,
-            outage: None,
-        };
+        self.worked_at = now;
+        self.outage = None;
     }
 
     /// A service cannot be used at `now`, in seconds since 1970.

@@ -5,6 +5,7 @@
 //! for users. The exceptions are `install` and `previous`: an operator for all namespaces, with the CRD in its chart, runs alone.
 
 mod buckets;
+mod counts;
 mod documentation;
 mod examples;
 mod install;

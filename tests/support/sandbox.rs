@@ -207,6 +207,12 @@ impl RunningProgram {
         assert!(sent.expect("kill runs").success(), "the signal was refused");
     }
 
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        let ended = self.child.try_wait().expect("our own child can be asked");
+        ended.is_none()
+    }
+
     /// Waits for its end and returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()

@@ -280,7 +280,7 @@ fn a_plan_made_from_one_file_packs_others_and_inspect_shows_it() {
     let shown = folder.well(&["inspect", "prices.plan"]).stdout;
     let shown = String::from_utf8(shown).expect("text");
     assert!(
-        shown.contains("plan of 1 kind(s) of block") && shown.contains("transform csv"),
+        shown.contains("plan of 2 kind(s) of block") && shown.contains("version 2, transform csv"),
         "{shown}"
     );
     let planned = said(&folder.well(&["pack", "second.csv", "--plan", "prices.plan", "--explain"]));

@@ -474,9 +474,6 @@ fn a_run_beside_the_stream_of_a_lost_database_says_so_until_its_files_are_recove
     assert_eq!(summary["databasePutBack"], false);
     let restored = folder.files("data/out");
     assert_eq!(text(&restored["a.txt"]), "only in the stream");
-    // Versions of a database tell by the second in which it was made that they are not of the one before, which was itself made up to
-    // two seconds ahead of the clock.
-    std::thread::sleep(Duration::from_secs(3));
     // Where no source is left, nothing is looked for elsewhere.
     lose_database(&folder);
     let output = folder.run(&role("run"));

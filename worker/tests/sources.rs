@@ -625,6 +625,38 @@ fn a_report_inside_the_source_or_the_destination_fails_validation() {
 }
 
 #[test]
+fn what_was_restored_at_another_destination_only_is_said_and_recovered_as_advised() {
+    let spec = |out: &str| {
+        format!(
+            "  source: {{onRestored: Delete, writersRename: true}}\n  destination: {{location: \"file:///data/{out}\"}}"
+        )
+    };
+    let folder = WorkFolder::with_spec(&spec("out"));
+    folder.write("data/in/a.txt", "one");
+    folder.write("data/in/b.txt", "two");
+    assert_eq!(folder.run_summary(&[])["filesRestored"], 2);
+    let yaml = text(&fs::read(folder.path("pipeline.yaml")).expect("the YAML"));
+    let elsewhere = yaml.replace(&spec("out"), &spec("out2"));
+    fs::write(folder.path("pipeline.yaml"), elsewhere).expect("written");
+    let run = ["run", "pipeline.yaml", "--data", "data"];
+    let output = folder.run(&run);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert!(
+        text(&output.stdout).contains("0 restored identical, 2 restored at another destination")
+    );
+    let page = text(&fs::read(folder.path("data/reports/results.html")).expect("a page"));
+    assert!(page.contains("2 files: restored at another destination and not at this one"));
+    let said = text(&output.stderr);
+    assert!(!said.contains("any more"), "{said}");
+    let recovered = folder.type_last(&said);
+    assert_eq!(recovered.status.code(), Some(0), "{recovered:?}");
+    let summary = folder.run_summary(&[]);
+    assert_eq!(summary["filesRestored"], 2, "{summary}");
+    assert_eq!(summary["filesElsewhere"], 0, "{summary}");
+    assert_eq!(folder.files("data/out2")["a.txt"], b"one");
+}
+
+#[test]
 fn what_was_restored_from_another_folder_and_is_gone_is_not_called_restored() {
     let folder = folder();
     folder.write("in/a.txt", "one");

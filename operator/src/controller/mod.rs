@@ -332,6 +332,7 @@ fn observation(
         progress: ledger::progress(&ledgers),
         unaccounted: ledger::unaccounted(&ledgers),
         outages: Some(state.outages()),
+        left_out: state.left_out(),
         files_wanted: generator
             .map(|generator| generator.files)
             .filter(|files| *files > 0),

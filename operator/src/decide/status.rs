@@ -65,6 +65,8 @@ pub(crate) struct PipelineObservation {
     pub(crate) drain: Option<Drain>,
     /// The services that workers reported to be down; `None` where that was not read.
     pub(crate) outages: Option<Vec<RoleOutage>>,
+    /// Files and folders of the source that the scan could not take.
+    pub(crate) left_out: u64,
     /// The stream's retention; `None` where it was not read.
     pub(crate) retention: Option<RetentionReport>,
 }
@@ -570,7 +572,11 @@ fn working(seen: &PipelineObservation) -> StatusSummary {
             None => format!(", {saved} % of the bytes saved"),
         })
         .unwrap_or_default();
-    let done = format!("{files_restored} files restored{saved}");
+    let left_out = match seen.left_out {
+        0 => String::new(),
+        count => format!(", {count} left out of the source"),
+    };
+    let done = format!("{files_restored} files restored{saved}{left_out}");
     let dead = seen.depths.dead.unwrap_or(0);
     let finished = seen.files_wanted.is_some_and(|wanted| {
         seen.progress.files_generated >= wanted
@@ -708,11 +714,14 @@ fn conditions(
         transport_ready.unwrap_or_else(|| condition(TRANSPORT_READY, has_transport, transport)),
         condition("Drained", Some(is_drained), drained),
     ];
-    conditions.extend(available(
-        "SourceAvailable",
-        NeededService::Source,
-        "No generator or compressor reports that the source is down.",
-    ));
+    let left_out = match seen.left_out {
+        0 => String::new(),
+        count => format!(
+            " {count} of its files and folders cannot be taken: the generator's log names each with the reason."
+        ),
+    };
+    let source = format!("No generator or compressor reports that the source is down.{left_out}");
+    conditions.extend(available("SourceAvailable", NeededService::Source, &source));
     conditions.extend(available(
         "DestinationAvailable",
         NeededService::Destination,

@@ -130,6 +130,11 @@ impl ClusterState {
             .collect()
     }
 
+    /// Files and folders of the source that the scan could not take.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.leases().map(|(_, lease)| lease.health.left_out).sum()
+    }
+
     /// How many slots are held.
     pub(crate) fn held_slots(&self) -> usize {
         let leases = self.leases();

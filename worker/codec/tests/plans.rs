@@ -112,30 +112,23 @@ fn a_known_schema_needs_no_search_and_is_as_small() {
 }
 
 #[test]
-fn small_files_of_a_known_schema_are_as_small_in_version_2_with_plans_of_both_versions() {
+fn small_files_of_a_known_schema_are_as_small_in_version_2() {
     let mut rng = Rng::with_seed(8);
     for rows in [40, 300, 1200] {
         let files: Vec<Vec<u8>> = (0..5).map(|_| orders(&mut rng, rows)).collect();
         let new = Packer::new(OPTIONS).with_version(FormatVersion::V2);
         let fresh: usize = files[1..].iter().map(|raw| pack(&new, raw).0.len()).sum();
-        for learned in [FormatVersion::V1, FormatVersion::V2] {
-            let store = PlanStore::default();
-            pack(
-                &Packer::new(OPTIONS)
-                    .with_version(learned)
-                    .with_store(&store),
-                &files[0],
-            );
-            let plan = Plan::from_bytes(&store.plan().to_bytes()).expect("reads");
-            let known = new.clone().with_plan(plan);
-            let sizes = files[1..].iter().map(|raw| {
-                let (packed, summary) = pack(&known, raw);
-                assert_eq!(summary.plan_use.searched_columns, 0);
-                packed.len()
-            });
-            let sum: usize = sizes.sum();
-            assert!(sum * 100 <= fresh * 102, "{rows} {learned:?} {sum} {fresh}");
-        }
+        let store = PlanStore::default();
+        pack(&new.clone().with_store(&store), &files[0]);
+        let plan = Plan::from_bytes(&store.plan().to_bytes()).expect("reads");
+        let known = new.clone().with_plan(plan);
+        let sizes = files[1..].iter().map(|raw| {
+            let (packed, summary) = pack(&known, raw);
+            assert_eq!(summary.plan_use.searched_columns, 0);
+            packed.len()
+        });
+        let sum: usize = sizes.sum();
+        assert!(sum * 100 <= fresh * 102, "{rows} {sum} {fresh}");
     }
 }
 
@@ -247,15 +240,21 @@ fn columns_whose_values_become_easier_lose_at_most_five_per_cent() {
 #[test]
 fn a_store_learns_what_its_first_file_could_not_show() {
     // In the first file the columns have nothing to do with each other, and no sample of one column shows that they have later.
+    // Of two columns that are small beside the others: large ones are looked at in each block.
+    const OTHERS: usize = 26;
     let file = |rng: &mut Rng, related: bool| {
-        let mut text = String::from("a,b\n");
-        for _ in 0..2000 {
+        let names: Vec<_> = (0..OTHERS).map(|number| format!(",c{number}")).collect();
+        let mut text = format!("a,b{}\n", names.concat());
+        for _ in 0..300 {
             let a = rng.u32(10_000..90_000);
             let b = match related {
                 true => a + 7,
                 false => rng.u32(10_000..90_000),
             };
-            text += &format!("{a},{b}\n");
+            let others: Vec<_> = (0..OTHERS)
+                .map(|_| format!(",{}", rng.u32(10_000..90_000)))
+                .collect();
+            text += &format!("{a},{b}{}\n", others.concat());
         }
         text.into_bytes()
     };
@@ -266,12 +265,12 @@ fn a_store_learns_what_its_first_file_could_not_show() {
     let raw = file(&mut rng, true);
     let fresh = pack(&Packer::new(OPTIONS), &raw).0.len();
     let second = pack(&stored, &raw).0.len();
-    assert!(second > fresh + fresh / 2, "{second} {fresh}");
-    for _ in 0..40 {
+    assert!(second > fresh + fresh / 40, "{second} {fresh}");
+    for _ in 0..16 * (OTHERS + 2) {
         pack(&stored, &file(&mut rng, true));
     }
     let last = pack(&stored, &raw).0.len();
-    assert!(last <= fresh + fresh / 50, "{last} {fresh}");
+    assert!(last <= fresh + fresh / 100, "{last} {fresh}");
 }
 
 #[test]
@@ -290,6 +289,61 @@ fn what_was_found_with_less_effort_makes_no_file_larger() {
         }
     }
     assert_eq!(store.plan().schema_count(), 6);
+}
+
+#[test]
+fn a_column_that_begins_to_follow_from_another_loses_at_most_five_per_cent() {
+    let mut rng = Rng::with_seed(20);
+    let mut words = |follows: bool| {
+        let mut text = String::from("number,one,other\n");
+        for number in 0..3000 {
+            let one = rng.u32(..300);
+            let other = if follows {
+                one * 7 % 300
+            } else {
+                rng.u32(..300)
+            };
+            text += &format!("{number},w{:05},w{:05}\n", one * 7919, other * 7919);
+        }
+        text.into_bytes()
+    };
+    let (first, second) = (words(false), words(true));
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        let packer = Packer::new(OPTIONS).with_version(version);
+        let store = PlanStore::default();
+        pack(&packer.clone().with_store(&store), &first);
+        let fresh = pack(&packer, &second).0.len();
+        let planned = pack(&packer.with_plan(store.plan()), &second).0.len();
+        assert!(planned <= fresh + fresh / 20, "{planned} and {fresh} bytes");
+    }
+}
+
+#[test]
+fn what_was_found_for_one_version_makes_no_file_of_the_other_larger() {
+    // A column repeats the one beside it, one row later: only version 2 can say so.
+    let mut rng = Rng::with_seed(19);
+    let mut chained = |rows: usize| {
+        let mut text = String::from("number,next\n");
+        let mut next = rng.u64(..);
+        for _ in 0..rows {
+            let number = next;
+            next = rng.u64(..);
+            text += &format!("{number:x},{next:x}\n");
+        }
+        text.into_bytes()
+    };
+    let (first, second) = (chained(3000), chained(3000));
+    for (before, after) in [
+        (FormatVersion::V1, FormatVersion::V2),
+        (FormatVersion::V2, FormatVersion::V1),
+    ] {
+        let store = PlanStore::default();
+        let of = |version| Packer::new(OPTIONS).with_version(version);
+        pack(&of(before).with_store(&store), &first);
+        let fresh = pack(&of(after), &second).0.len();
+        let planned = pack(&of(after).with_plan(store.plan()), &second).0.len();
+        assert!(planned <= fresh + fresh / 50, "{planned} and {fresh} bytes");
+    }
 }
 
 #[test]

@@ -110,10 +110,11 @@ fn show_plan(out: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
     for (number, schema) in plan.summaries().iter().enumerate() {
         writeln!(
             out,
-            "kind {number}, blocks of {} to {} bytes: effort {}, transform {}, {} columns, {} choices, packs to {:.1} %",
+            "kind {number}, blocks of {} to {} bytes: effort {}, version {}, transform {}, {} columns, {} choices, packs to {:.1} %",
             schema.block_bytes.start(),
             schema.block_bytes.end(),
             schema.effort.name(),
+            schema.version.number(),
             schema.transform.name(),
             schema.columns,
             schema.choices,

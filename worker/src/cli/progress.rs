@@ -268,6 +268,7 @@ fn files_line(summary: &RunSummary) -> String {
         files_waiting,
         files_not_taken,
         files_gone,
+        files_elsewhere,
         files_altered,
         sources,
         normalised,
@@ -281,7 +282,11 @@ fn files_line(summary: &RunSummary) -> String {
     if *files_superseded > 0 {
         let _ = write!(line, ", {files_superseded} superseded by a newer version");
     }
-    if *files_gone > 0 {
+    let files_gone = files_gone.saturating_sub(*files_elsewhere);
+    if *files_elsewhere > 0 {
+        let _ = write!(line, ", {files_elsewhere} restored at another destination");
+    }
+    if files_gone > 0 {
         let _ = write!(line, ", {files_gone} restored before and gone since");
     }
     if *files_altered > 0 {

@@ -16,7 +16,7 @@ use crate::roles::redrive::{
     LetterFile, RedriveAction, RedriveRequest, RedriveTask, Redriven, RedrivenLetter, redrive,
 };
 use crate::runtime::{blocking, now_millis};
-use crate::telemetry::plain_log::printable;
+use crate::telemetry::plain_log::{printable, printable_name};
 
 pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
     let request = RedriveRequest {
@@ -140,7 +140,7 @@ impl FileLetters<'_> {
             detail,
             ..
         } = self.newest;
-        let action = action(&self.newest.action, list);
+        let (name, action) = (printable_name(name), action(&self.newest.action, list));
         // What the detail advises is done where a letter went on.
         match list || matches!(self.newest.action, RedriveAction::Left(_)) {
             true => format!("{name}: {action}{times} ({reason}: {detail})"),
@@ -186,7 +186,9 @@ fn action(action: &RedriveAction, list: bool) -> &str {
         RedriveAction::Listed(Some(FileStatus::Superseded)) => {
             "superseded by a newer version that is not restored; redrive sends it again"
         }
-        RedriveAction::NoLetter => "failed, and has no dead letter; run tries it again",
+        RedriveAction::NoLetter => {
+            "failed, and has no dead letter; run tries it again where its source is, --discard ends it"
+        }
         RedriveAction::SentAgain => "sent again",
         RedriveAction::AnnouncedAgain => "source announced again",
         RedriveAction::ReplacementAnnounced => {

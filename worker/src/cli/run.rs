@@ -114,8 +114,15 @@ fn print_outcome(summary: &RunSummary, args: &RunArgs) -> Result<()> {
                 words.command("recover --gone")
             ),
         };
+        let where_to = match summary.files_elsewhere {
+            0 => "at the destination any more".to_owned(),
+            all if all == summary.files_gone => {
+                "at this destination, but were restored at another one".to_owned()
+            }
+            some => format!("at the destination; {some} of them were restored at another one"),
+        };
         output::say(&format!(
-            "{} restored file(s) are not at the destination any more; the next run restores those whose source is there; {others}",
+            "{} restored file(s) are not {where_to}; the next run restores those whose source is there; {others}",
             summary.files_gone
         ));
     }

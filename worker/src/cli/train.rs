@@ -65,7 +65,7 @@ pub(super) fn command(args: TrainArgs) -> Result<ExitCode> {
     })
 }
 
-/// Learns for both versions of the format: what was found for the first one is not searched for the other.
+/// Learns for both versions of the format.
 fn learn(packer: &Packer<'_>, file: &Path, cancel: &AtomicBool) -> Result<()> {
     let learning = || format!("learning from {}", file.display());
     // A pipe can be read once only.

@@ -80,6 +80,42 @@ END;
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";
 
+/// A module of its own, which programs that do not know it leave alone.
+const TOTALS_MIGRATIONS: Migrations = Migrations {
+    module: "totals",
+    steps: &[TOTALS_OF_KNOWN_SIZES],
+};
+
+/// Of a file whose manifest the database lost, the packed size is not known: neither size counts.
+const TOTALS_OF_KNOWN_SIZES: &str = "
+DROP TRIGGER files_inserted;
+DROP TRIGGER files_updated;
+CREATE TRIGGER files_inserted AFTER INSERT ON files BEGIN UPDATE totals SET
+  announced = announced + 1,
+  compressed = compressed + (NEW.compressed_at IS NOT NULL),
+  restored = restored + (NEW.restored_at IS NOT NULL),
+  superseded = superseded + (NEW.superseded_at IS NOT NULL),
+  failed = failed + (NEW.failed_at IS NOT NULL),
+  bytes_announced = bytes_announced + NEW.raw_bytes,
+  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL AND NEW.packed_bytes > 0),
+  bytes_packed = bytes_packed + NEW.packed_bytes,
+  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL);
+END;
+CREATE TRIGGER files_updated AFTER UPDATE ON files BEGIN UPDATE totals SET
+  compressed = compressed + (NEW.compressed_at IS NOT NULL) - (OLD.compressed_at IS NOT NULL),
+  restored = restored + (NEW.restored_at IS NOT NULL) - (OLD.restored_at IS NOT NULL),
+  superseded = superseded + (NEW.superseded_at IS NOT NULL) - (OLD.superseded_at IS NOT NULL),
+  failed = failed + (NEW.failed_at IS NOT NULL) - (OLD.failed_at IS NOT NULL),
+  bytes_announced = bytes_announced + NEW.raw_bytes - OLD.raw_bytes,
+  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL AND NEW.packed_bytes > 0)
+    - OLD.raw_bytes * (OLD.compressed_at IS NOT NULL AND OLD.packed_bytes > 0),
+  bytes_packed = bytes_packed + NEW.packed_bytes - OLD.packed_bytes,
+  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL) - OLD.raw_bytes * (OLD.restored_at IS NOT NULL);
+END;
+UPDATE totals SET bytes_raw =
+  (SELECT coalesce(sum(raw_bytes), 0) FROM files WHERE compressed_at IS NOT NULL AND packed_bytes > 0);
+";
+
 /// What is visible at the destination, by name. What earlier releases restored has no version: any version is newer.
 /// SQLite takes the other columns from the row that has the maximum.
 const DESTINATION: &str = "
@@ -176,6 +212,7 @@ impl SqliteJournal {
         local.database(&LOCATIONS_MIGRATIONS)?;
         local.database(&CHECKED_MIGRATIONS)?;
         local.database(&EARLIER_MIGRATIONS)?;
+        local.database(&TOTALS_MIGRATIONS)?;
         Ok(Self { database })
     }
 

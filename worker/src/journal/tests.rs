@@ -34,6 +34,22 @@ fn journal() -> (tempfile::TempDir, SqliteJournal) {
 }
 
 #[tokio::test]
+async fn a_file_whose_packed_size_is_not_known_counts_in_neither_size() {
+    let (_dir, journal) = journal();
+    for (id, bytes) in [("a", 1000), ("b", 500)] {
+        journal.record_announced(&file(id, bytes)).await.unwrap();
+    }
+    journal.record_restored("a", 0).await.unwrap();
+    journal.record_restored("b", 60).await.unwrap();
+    let progress = journal.progress().await.unwrap();
+    assert_eq!((progress.compressed, progress.restored), (2, 2));
+    assert_eq!((progress.bytes_raw, progress.bytes_packed), (500, 60));
+    journal.record_compressed("a", 100).await.unwrap();
+    let progress = journal.progress().await.unwrap();
+    assert_eq!((progress.bytes_raw, progress.bytes_packed), (1500, 160));
+}
+
+#[tokio::test]
 async fn progress_counts_each_step_once_however_often_it_is_told() {
     let (_dir, journal) = journal();
     for _ in 0..2 {

@@ -144,6 +144,8 @@ pub struct LastRun {
     pub waiting: u64,
     /// Restored files that are no longer at the destination, and cannot be restored again.
     pub gone: u64,
+    /// Those of them that were restored at another destination, and never at this one.
+    pub elsewhere: u64,
     /// Restored files that others changed at the destination.
     pub altered: u64,
     /// The shortened ids of those that are gone, at most [`LISTED_DIFFERING`].

@@ -192,6 +192,7 @@ fn content(state: &ReportState, meta: &ReportMeta) -> Markup {
 /// What the last run found at its end, where that is not that every file is at its destination.
 fn since(state: &ReportState, last_run: &LastRun) -> Markup {
     let differing = state.differing(last_run);
+    let elsewhere = last_run.elsewhere.min(differing.gone);
     let found = [
         (
             unfinished(state, last_run),
@@ -202,8 +203,12 @@ fn since(state: &ReportState, last_run: &LastRun) -> Markup {
             "changed by others at the destination after they were restored; remove such a file there, and the next run restores it if its source still has it",
         ),
         (
-            differing.gone,
+            differing.gone - elsewhere,
             "no longer at the destination, and the source of this run does not have them",
+        ),
+        (
+            elsewhere,
+            "restored at another destination and not at this one, and the source of this run does not have them",
         ),
     ];
     html! {

@@ -129,7 +129,7 @@ impl Handler for Compressor {
                 Ok(Handled::default())
             }
             Message::Receipt(receipt) => {
-                let action = (self.on_restored, self.settle);
+                let action = (self.action_on_receipt(), self.settle);
                 let spared = self.spared.as_ref();
                 receipts::take(&self.announcer, action, spared, receipt, context).await?;
                 Ok(Handled::default())
@@ -231,6 +231,17 @@ impl Compressor {
     async fn flush_journal(&self) {
         if let Err(error) = self.announcer.journal.flush_sources().await {
             warn!(%error, "Could not record receipts; retrying.");
+        }
+    }
+
+    /// What becomes of the source of a restored file. Where sources are taken away once they are packed, a worker that was killed
+    /// between sending the manifest and that has not done it: the receipt says that it is still to be done.
+    fn action_on_receipt(&self) -> OnRestored {
+        match (self.on_restored, self.on_compressed) {
+            (OnRestored::Keep, OnCompressed::Keep) => OnRestored::Keep,
+            (OnRestored::Keep, OnCompressed::Rename) => OnRestored::Rename,
+            (OnRestored::Keep, OnCompressed::Delete) => OnRestored::Delete,
+            (action, _) => action,
         }
     }
 

@@ -66,6 +66,13 @@ impl<'a> OutageReport<'a> {
         }
     }
 
+    /// A scan could not take so many files and folders. Written only where the number is another one.
+    pub(crate) fn left_out(&self, count: u64) {
+        if self.slot.health().left_out != count {
+            self.slot.change_health(|health| health.left_out = count);
+        }
+    }
+
     fn is_down(&self, activity: Activity, outage: ServiceOutage) {
         let now = runtime::now_seconds();
         self.slot.change_health(|health| {

@@ -21,7 +21,7 @@ use crate::roles::connect::CompressorConnections;
 use crate::roles::copies::source_has;
 use crate::roles::records;
 use crate::runtime;
-use crate::telemetry::plain_log::printable;
+use crate::telemetry::plain_log::printable_name;
 use crate::telemetry::trace;
 use streampress_transport::{
     ATTR_DETAIL, ATTR_GROUP, ATTR_REASON, ATTR_TRACEPARENT, ATTR_VERSION, ChunkStream,
@@ -109,9 +109,10 @@ impl RedriveRequest {
 }
 
 impl RedrivenLetter {
-    /// Whether it is called so, as it is or as a list shows it.
+    /// Whether a list shows it so, or it is called so and a list shows no other so.
     pub(crate) fn has_name(&self, name: &str) -> bool {
-        self.name == name || printable(&self.name) == name
+        let is_shown_as_another = self.name.contains('\\');
+        printable_name(&self.name) == name || (self.name == name && !is_shown_as_another)
     }
 }
 
@@ -120,7 +121,7 @@ impl RedrivenLetter {
 pub enum RedriveAction {
     /// Nothing: it was only listed. What the journal has of its file, where it knows it.
     Listed(Option<FileStatus>),
-    /// Nothing: the journal has the file as failed, and it has no dead letter. Only in lists.
+    /// Nothing: the journal has the file as failed, and it has no dead letter. Only in lists; else it is discarded, or not named.
     NoLetter,
     /// Nothing: the request is about others.
     NotChosen,
@@ -191,10 +192,20 @@ async fn redrive_queues(
         };
         redrive.run(all).await?;
     }
-    if request.task == RedriveTask::List {
-        let failed = files_without_letter(announcer, all).await?;
-        all.extend(failed.into_iter().filter(|file| request.is_about(file)));
+    if request.task == RedriveTask::Send {
+        return Ok(());
     }
+    let mut failed = files_without_letter(announcer, all).await?;
+    failed.retain(|file| request.is_about(file));
+    if request.task == RedriveTask::Discard {
+        for file in &mut failed {
+            if let Some(LetterFile { id, .. }) = &file.file {
+                announcer.journal.record_discarded(id).await?;
+                file.action = RedriveAction::Discarded;
+            }
+        }
+    }
+    all.extend(failed);
     Ok(())
 }
 

@@ -188,6 +188,7 @@ impl Scanner {
                 Ok(()) => {
                     if let Some(report) = report {
                         report.succeeded(Activity::Scanning);
+                        report.left_out(self.left_out.count());
                     }
                 }
                 Err(error) => {
@@ -608,7 +609,7 @@ mod tests {
     use streampress_crds::api::pipeline::SourceFormat;
     use streampress_crds::slot_health::{NeededService, SlotHealth};
     use streampress_transport::SlotLock;
-    use streampress_transport::contract_tests::{FilesTap, TappedFiles};
+    use streampress_transport::contract_tests::{FilesTap, TappedFiles, eventually};
     use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::local::files::LocalFiles;
     use streampress_transport::local::{Local, LocalOptions};
@@ -791,6 +792,25 @@ mod tests {
         report.succeeded(Activity::Making);
         assert_eq!(slot.health().outage, None);
         assert_eq!(meter.counts().outages[&NeededService::Source], 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_scan_left_out_is_in_the_health_of_its_slot_until_a_scan_takes_it() {
+        let source = Source::open();
+        let folder = source.root.path().join("data/in");
+        std::os::unix::fs::symlink("nowhere", folder.join("broken.txt")).expect("a link");
+        let slot = InProcessLock::new("generator", 1).try_acquire().await;
+        let slot = slot.expect("works").expect("free");
+        let report = OutageReport::new(&slot, &source.scanner.meter);
+        let (stop, interval) = (CancellationToken::new(), Duration::from_millis(10));
+        let changed = async {
+            eventually("it is counted", async || slot.health().left_out == 1).await;
+            std::fs::remove_file(folder.join("broken.txt")).expect("removed");
+            let is_none = async || slot.health() == SlotHealth::default();
+            eventually("none is left out", is_none).await;
+            stop.cancel();
+        };
+        tokio::join!(source.scanner.run(interval, Some(&report), &stop), changed);
     }
 
     /// A folder of the source that cannot be listed while the flag is set.

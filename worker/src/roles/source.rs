@@ -350,13 +350,15 @@ pub(crate) async fn apply_on_restored(
     });
     match outcome.await {
         Ok(ExactOutcome::Done) => {
-            info!(action = ?on_restored, "The file was restored; onRestored was applied to its source file.");
+            info!(action = ?on_restored, "The file was restored; its source file was taken away.");
             Ok(forget(announcer, file).await?)
         }
         Ok(ExactOutcome::Changed) => {
-            info!("The source file changed after it was announced; it stays where it is.");
-            if let Err(error) = announcer.announce_successor(file, None).await {
-                debug!(?error, "Its present content was not announced.");
+            match announcer.announce_successor(file, None).await {
+                Ok(_) => {
+                    info!("The source file changed after it was announced; it stays where it is.");
+                }
+                Err(error) => debug!(?error, "The source file is gone, or cannot be announced."),
             }
             Ok(())
         }

@@ -132,6 +132,11 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
+/// A name as lists show it: no two names are shown alike.
+pub(crate) fn printable_name(name: &str) -> String {
+    printable(&name.replace('\\', "\\\\")).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;

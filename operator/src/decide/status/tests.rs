@@ -821,6 +821,22 @@ fn a_destination_of_another_pipeline_has_a_reason_of_its_own() {
 }
 
 #[test]
+fn what_a_scan_leaves_out_is_counted_in_message_and_condition() {
+    let status = status_of(&PipelineObservation {
+        outages: Some(Vec::new()),
+        left_out: 3,
+        ..well()
+    });
+    let message = status.message.clone().unwrap_or_default();
+    assert!(message.contains("3 left out of the source"), "{message}");
+    let mut conditions = status.conditions.iter();
+    let source = conditions.find(|it| it.type_ == "SourceAvailable");
+    let source = source.expect("it was looked at");
+    assert_eq!(source.status, "True");
+    assert!(source.message.contains("3 of its files and folders"));
+}
+
+#[test]
 fn what_is_not_looked_at_stays_as_it_was_seen_last() {
     let before = status_of(&PipelineObservation {
         retention: at_risk(),

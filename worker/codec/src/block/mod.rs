@@ -93,14 +93,16 @@ impl BlockEncoder<'_> {
             return self.plain_only();
         }
         let mut structure = Structure::of(self.raw);
-        let (len, effort) = (BlockLen(self.raw.len() as u64), self.options.effort);
-        // What a search with less effort found is not as small.
-        let plans = self.plans.iter().filter(|plan| plan.effort >= effort);
+        let len = BlockLen(self.raw.len() as u64);
+        let (effort, version) = (self.options.effort, self.options.version);
+        let plans = self.plans.iter();
+        let plans = plans.filter(|plan| plan.is_for(effort, version));
         let base = most_similar(plans, len, &structure.sketch).cloned();
         let sketch = structure.sketch.clone();
         let of_schema = |mut block: EncodedBlock| {
             if let Some(learned) = &mut block.learned {
-                (learned.sketch, learned.len, learned.effort) = (sketch, len, effort);
+                (learned.sketch, learned.len) = (sketch, len);
+                (learned.effort, learned.version) = (effort, version);
             }
             block
         };
@@ -122,8 +124,6 @@ impl BlockEncoder<'_> {
         structure: &mut Structure,
     ) -> Option<EncodedBlock> {
         match plan.representation {
-            // The headers of a table are smaller or larger in another version.
-            Representation::Plain(_) if plan.version != self.options.version => None,
             Representation::Plain(coder) => {
                 let plain = match coder {
                     // Bytes that were random may be a run now, and no size would tell.
@@ -141,8 +141,17 @@ impl BlockEncoder<'_> {
                 let base = Some(Arc::clone(plan));
                 let mut table = self.encode_table(layout, table, base)?;
                 let table_len = table.encoded.payload.len();
-                if table_len >= self.raw.len() || !plan.is_as_planned(table_len, self.raw.len()) {
-                    return Some(self.table_or_plain(table));
+                let used = table.encoded.plan_use;
+                let has_changed = used.drifted_columns + used.searched_columns > 0;
+                let raw_len = self.raw.len();
+                if table_len >= raw_len
+                    || !plan.is_as_planned(table_len, raw_len)
+                    || (has_changed && !plan.is_close(table_len, raw_len))
+                {
+                    // Where nothing is smaller, the plan takes the size of now: further such blocks are not searched again.
+                    let fresh = self.searched(Structure::of(self.raw), None);
+                    let smaller = fresh.filter(|fresh| fresh.encoded.payload.len() < table_len);
+                    return Some(self.table_or_plain(smaller.unwrap_or(table)));
                 }
                 self.tried.push("none: excluded by the plan".into());
                 if let Some(learned) = &mut table.encoded.learned {
@@ -254,7 +263,6 @@ impl BlockEncoder<'_> {
     fn table_or_plain(&mut self, mut table: TableBlock) -> EncodedBlock {
         let (raw_len, table_len) = (self.raw.len(), table.encoded.payload.len());
         let mut learned = table.encoded.learned.take().unwrap_or_default();
-        learned.version = self.options.version;
         if plain_cannot_win(self.raw, table_len, self.options.effort) {
             self.tried.push("none: excluded by a probe".into());
         } else {
@@ -436,6 +444,59 @@ pub(crate) fn inspect(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A log whose lines are of one kind, but for a share of others.
+    fn log(random: &mut fastrand::Rng, others: f64) -> Vec<u8> {
+        let mut log = String::new();
+        for second in 0..1500 {
+            let time = format!("12:{:02}:{:02}", second / 60 % 60, second % 60);
+            let level = random.choice(["INFO", "WARN", "ERROR"]).expect("one");
+            let kind = match random.f64() < others {
+                true => random.u8(1..6),
+                false => 0,
+            };
+            let (host, port) = (random.u8(11..43), random.u16(30_000..60_000));
+            let message = match kind {
+                0 => format!("Notification time out: {}", 3200 << random.u8(..4)),
+                1 => format!("Received connection request /10.10.34.{host}:{port}"),
+                2 => "Interrupted while waiting for message on queue".to_owned(),
+                3 => format!("Connection broken for id {port}, my id = {host}, error ="),
+                4 => format!(
+                    "Established session {:x} with negotiated timeout 3000 for client /10.10.34.{host}:{port}",
+                    random.u32(..)
+                ),
+                _ => format!(
+                    "Cannot open channel to {host} at election address /10.10.34.{host}:3888"
+                ),
+            };
+            let worker = random.u8(..9);
+            log += &format!("2024-05-14 {time} {level} [worker:{worker}] - {message}\n");
+        }
+        log.into_bytes()
+    }
+
+    #[test]
+    fn a_block_that_drifted_and_is_larger_than_planned_is_searched_anew() {
+        let options = EncodeOptions::new(Effort::Balanced, FormatVersion::V1);
+        let mut random = fastrand::Rng::with_seed(5);
+        let (first, second) = (log(&mut random, 0.6), log(&mut random, 1.0));
+        let fresh = encode_planned(&second, options, &[], None);
+        let mut plan = encode_planned(&first, options, &[], None)
+            .learned
+            .expect("a table");
+        let mut planned_for = |share: f64| {
+            let bytes = fresh.payload.len() as f64 * share;
+            plan.ratio = (bytes * 65536.0) as u64 / second.len() as u64;
+            encode_planned(&second, options, &[Arc::new(plan.clone())], None)
+        };
+        // As large as planned: it is packed as the plan says.
+        assert!(planned_for(1.2).base.is_some());
+        let block = planned_for(0.8);
+        assert!(block.payload.len() <= fresh.payload.len());
+        // The plan takes the size of now: the next block is not searched for the same.
+        let learned = block.learned.expect("it was searched");
+        assert!(learned.is_close(block.payload.len(), second.len()));
+    }
 
     #[test]
     fn bytes_that_do_not_decode_to_the_block_are_not_written() {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    CodecError, Damage, Effort, Transform,
+    CodecError, Damage, Effort, FormatVersion, Transform,
     bytes::{FieldReader, put_varint},
     transform::plan::{SchemaPlan, most_similar},
 };
@@ -17,12 +17,12 @@ use crate::{
 /// The first bytes of a plan file.
 const MAGIC: [u8; 4] = *b"\x89SPP";
 /// The version of the plan file. Plans are made again, not kept: other versions are refused.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// Bytes of the check at the end of a plan file.
 const CHECK_BYTES: usize = 8;
 /// A schema whose plan takes more memory is searched each time.
 const MAX_SCHEMA_BYTES: usize = 1 << 20;
-/// The largest number of schemas in a plan, one for each length of their blocks and each effort.
+/// The largest number of schemas in a plan, one for each length of their blocks, each effort and each version of the format.
 const MAX_SCHEMAS: usize = 64;
 /// The least recently used schemas of a plan are dropped above this memory.
 const MAX_PLAN_BYTES: usize = 4 << 20;
@@ -42,6 +42,8 @@ pub struct SchemaSummary {
     pub block_bytes: RangeInclusive<u64>,
     /// The effort of the search that found it; it is not used for a greater one.
     pub effort: Effort,
+    /// The version of the format that it is used for.
+    pub version: FormatVersion,
     /// How its blocks are arranged.
     pub transform: Transform,
     /// Columns with a known size.
@@ -55,8 +57,8 @@ pub struct SchemaSummary {
 }
 
 impl Plan {
-    /// The number of schemas, each counted once for each length of its blocks and each effort: a block is known if one of half to
-    /// twice its length was packed before with no less effort.
+    /// The number of schemas, each counted once for each length of its blocks, each effort and each version: a block is known if one
+    /// of half to twice its length was packed before with no less effort and in the same version.
     pub fn schema_count(&self) -> usize {
         self.schemas.len()
     }
@@ -73,6 +75,7 @@ impl Plan {
             .map(|schema| SchemaSummary {
                 block_bytes: schema.len.about(),
                 effort: schema.effort,
+                version: schema.version,
                 transform: schema.representation.transform(),
                 columns: schema.columns.len(),
                 choices: schema.choices.len(),
@@ -148,8 +151,9 @@ impl Plan {
             return;
         }
         let schemas = self.schemas.iter();
-        let of_effort = schemas.filter(|schema| schema.effort == learned.effort);
-        let known = most_similar(of_effort, learned.len, &learned.sketch).cloned();
+        let kind = (learned.effort, learned.version);
+        let of_kind = schemas.filter(|schema| (schema.effort, schema.version) == kind);
+        let known = most_similar(of_kind, learned.len, &learned.sketch).cloned();
         let mut schema = match known {
             Some(known) => {
                 self.schemas.retain(|schema| !Arc::ptr_eq(schema, &known));

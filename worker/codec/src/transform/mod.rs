@@ -7,11 +7,14 @@ mod csv;
 mod json;
 mod order;
 pub(crate) mod plan;
+mod relations;
 mod sampled_entropy;
 mod sketch;
 mod streams;
 mod text;
 mod values;
+
+use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
@@ -21,6 +24,7 @@ use self::{
     csv::RowLayout,
     order::ColumnMove,
     plan::{ColumnStats, PlanUse, SchemaPlan},
+    relations::ColumnSample,
     sampled_entropy::sampled_entropy,
     streams::{CodedCache, Placed, RawStream, StreamSource, WrittenStreams},
     values::ColumnValues,
@@ -202,6 +206,7 @@ pub(crate) fn encode_table(
         moves,
         options,
         choices: base.map_or(&none, |plan| &plan.choices),
+        related: BTreeMap::new(),
         measured: MeasuredSizes::default(),
         raw_limit: streams::raw_limit(raw.len()),
     };
@@ -212,6 +217,11 @@ pub(crate) fn encode_table(
         None => options.refinement(raw.len(), stream_bytes),
         Some(_) => None,
     };
+    if base.is_none() {
+        let basis = encoder.cost_basis();
+        let sizes: Vec<u64> = columns.iter().map(|it| it.cost(basis) as u64).collect();
+        encoder.related = encoder.relations_of(&sizes);
+    }
     if base.is_none() && refinement.is_none() {
         encoder.drop_values();
     }
@@ -223,6 +233,7 @@ pub(crate) fn encode_table(
     let mut drifted = Vec::new();
     if let Some(plan) = base {
         drifted = encoder.drifted(&attempt, plan);
+        drifted.extend(encoder.newly_related(&attempt, plan, &drifted));
         plan_use.drifted_columns = drifted.len() as u32;
         if let Some(number) = refresh.map(|number| number % attempt.columns.len().max(1))
             && !drifted.contains(&number)
@@ -292,6 +303,8 @@ struct TableEncoder<'a> {
     lookup: TableLookup,
     options: EncodeOptions,
     choices: &'a Choices<'a>,
+    /// What the values of large columns may save beside those of another, in 1/256 of a bit a value.
+    related: BTreeMap<usize, u64>,
     measured: MeasuredSizes,
     raw_limit: usize,
 }
@@ -347,6 +360,13 @@ const SHRUNK_SHARE: u64 = 4;
 const BLIND_SHARE: u64 = 3;
 /// Drifted columns are searched if together they may gain this share of the block.
 const DRIFT_TOTAL_SHARE: u64 = 128;
+
+/// Columns are large if they take this share of the block.
+const RELATED_COLUMN: u64 = 24;
+/// So many columns before a large one are looked at.
+const RELATED_BEFORE: usize = 32;
+/// What a relation must save, as a share of the block.
+const RELATED_GAIN: u64 = 64;
 
 /// Columns of fewer bytes are not worth the time.
 const REFINED_COLUMN: u64 = 6;
@@ -530,6 +550,59 @@ impl TableEncoder<'_> {
         changed.into_iter().map(|(number, _)| number).collect()
     }
 
+    /// The large columns that follow from another one before them, did not when they were searched, and do not take less for it: their
+    /// coding does not see it.
+    fn newly_related(
+        &mut self,
+        attempt: &Attempt,
+        plan: &SchemaPlan,
+        drifted: &[usize],
+    ) -> Vec<usize> {
+        let packed = attempt.packed_columns(self.cost_basis());
+        let payload = attempt.written.payload.len() as u64;
+        // Bytes of the values of a column, if each has that entropy.
+        let bytes = |number: usize, entropy: u64| self.counts[number] as u64 * entropy / (256 * 8);
+        let related = self.relations_of(&packed);
+        let is_new = |&(&number, &gain): &(&usize, &u64)| {
+            let takes_all = packed[number] * 4 >= bytes(number, self.entropies[number]) * 3;
+            let stats = plan.columns.get(&self.table.keys[number]);
+            let before = stats.map_or(0, |stats| stats.related);
+            let gain = bytes(number, gain.saturating_sub(before));
+            takes_all && gain * RELATED_GAIN >= payload && !drifted.contains(&number)
+        };
+        let new = related.iter().filter(is_new);
+        let new = new.map(|(number, _)| *number).collect();
+        self.related = related;
+        new
+    }
+
+    /// How much less the values of each large column may take beside those of one before it, in 1/256 of a bit a value; `sizes` of
+    /// all columns say which are large.
+    fn relations_of(&self, sizes: &[u64]) -> BTreeMap<usize, u64> {
+        let all: u64 = sizes.iter().sum();
+        let is_large = |number: &usize| sizes[*number] * RELATED_COLUMN >= all;
+        let numbers: Vec<usize> = (0..sizes.len()).filter(is_large).collect();
+        let (Some(&begin), Some(&last)) = (numbers.first(), numbers.last()) else {
+            return BTreeMap::new();
+        };
+        let first = |number: usize| number.saturating_sub(RELATED_BEFORE);
+        let begin = first(begin);
+        let columns = &self.table.columns[begin..=last];
+        let samples: Vec<_> = columns.par_iter().map(ColumnSample::of).collect();
+        let sample = |number: usize| &samples[number - begin];
+        let best = |&number: &usize| {
+            let others =
+                (first(number)..number).filter(|&from| self.counts[from] == self.counts[number]);
+            let own = self.entropies[number];
+            let gains = others.map(|from| relations::gain(sample(from), sample(number), own));
+            gains.max().unwrap_or(0)
+        };
+        numbers
+            .iter()
+            .map(|number| (*number, best(number)))
+            .collect()
+    }
+
     /// Searches the drifted columns without the plan and keeps what is smaller.
     fn search_again(&self, attempt: Attempt, drifted: &[usize]) -> Option<Attempt> {
         let none = Choices::default();
@@ -576,10 +649,11 @@ impl TableEncoder<'_> {
         }
         let mut plan = SchemaPlan::default();
         for number in changed {
+            let related = self.related.get(&number).copied().unwrap_or_default();
             plan.choices
                 .extend(attempt.columns[number].choices.iter().cloned());
             let (count, entropy) = (self.counts[number], self.entropies[number]);
-            let stats = ColumnStats::new(packed[number], count, entropy);
+            let stats = ColumnStats::new(packed[number], count, entropy).related(related);
             plan.columns.insert(self.table.keys[number], stats);
         }
         plan.choices.extend(attempt.written.choices.iter().cloned());

@@ -28,7 +28,7 @@ pub(crate) struct SchemaPlan {
     pub(crate) choices: Choices<'static>,
     /// The sizes of columns by key, when they were searched.
     pub(crate) columns: HashMap<u64, ColumnStats, IdentityState>,
-    /// The version that the sizes are of.
+    /// The version that it is for: one has codings that the other lacks, and other sizes.
     pub(crate) version: FormatVersion,
     /// The smallest representation of the block.
     pub(crate) representation: Representation,
@@ -86,6 +86,8 @@ pub(crate) struct ColumnStats {
     pub(crate) packed: u64,
     /// The sampled entropy of the values.
     pub(crate) entropy: u64,
+    /// What another column could save of each value, in 1/256 of a bit.
+    pub(crate) related: u64,
 }
 
 impl ColumnStats {
@@ -94,7 +96,13 @@ impl ColumnStats {
         Self {
             packed: (packed << 16) / (count.max(1) as u64),
             entropy,
+            related: 0,
         }
+    }
+
+    /// The same with what another column could save.
+    pub(crate) fn related(self, related: u64) -> Self {
+        Self { related, ..self }
     }
 
     /// The packed bytes that `count` values should take.
@@ -120,6 +128,9 @@ const MAX_FEATURES: usize = 4096;
 /// A block has drifted if it is larger than planned by more than this share and these bytes.
 const RATIO_SHARE: u64 = 12;
 const RATIO_BYTES: u64 = 64;
+/// A block that is larger than planned by more than this share and [`RATIO_BYTES`], and has columns that drifted, is searched anew:
+/// another layout may be smaller.
+const CLOSE_SHARE: u64 = 24;
 /// The similarity of sketches below which a schema is another one.
 const MIN_SIMILARITY: (usize, usize) = (2, 5);
 
@@ -137,8 +148,17 @@ impl SchemaPlan {
 
     /// Whether `packed` bytes for `raw` bytes are about as many as planned.
     pub(crate) fn is_as_planned(&self, packed: usize, raw: usize) -> bool {
+        self.is_within(RATIO_SHARE, packed, raw)
+    }
+
+    /// Whether `packed` bytes for `raw` bytes are so few that no search can find much less.
+    pub(crate) fn is_close(&self, packed: usize, raw: usize) -> bool {
+        self.is_within(CLOSE_SHARE, packed, raw)
+    }
+
+    fn is_within(&self, share: u64, packed: usize, raw: usize) -> bool {
         let expected = (self.ratio.saturating_mul(raw as u64)) >> 16;
-        packed as u64 <= expected + expected / RATIO_SHARE + RATIO_BYTES
+        packed as u64 <= expected + expected / share + RATIO_BYTES
     }
 
     /// Adds what a further block of the schema learned.
@@ -149,10 +169,14 @@ impl SchemaPlan {
         self.take_representation(learned);
     }
 
-    /// Takes the representation of `other`, with the size and the version that it is of.
+    /// Takes the representation of `other`, with its size.
     pub(crate) fn take_representation(&mut self, other: &SchemaPlan) {
-        (self.version, self.representation) = (other.version, other.representation);
-        self.ratio = other.ratio;
+        (self.representation, self.ratio) = (other.representation, other.ratio);
+    }
+
+    /// Whether blocks of this effort and version may be packed by it: what a search with less effort found is not as small.
+    pub(crate) fn is_for(&self, effort: Effort, version: FormatVersion) -> bool {
+        self.effort >= effort && self.version == version
     }
 
     /// Adds the features of a further block.
@@ -219,6 +243,7 @@ impl SchemaPlan {
             out.extend(key.to_le_bytes());
             put_varint(out, stats.packed);
             put_varint(out, stats.entropy);
+            put_varint(out, stats.related);
         }
     }
 
@@ -250,10 +275,14 @@ impl SchemaPlan {
             .collect::<Result<_, _>>()?;
         let choices = Choices::read(fields)?;
         let mut columns = HashMap::default();
-        for _ in 0..fields.size(fields.remaining() / 10, "the number of columns")? {
+        for _ in 0..fields.size(fields.remaining() / 11, "the number of columns")? {
             let key = read_u64(fields)?;
-            let (packed, entropy) = (fields.varint()?, fields.varint()?);
-            columns.insert(key, ColumnStats { packed, entropy });
+            let stats = ColumnStats {
+                packed: fields.varint()?,
+                entropy: fields.varint()?,
+                related: fields.varint()?,
+            };
+            columns.insert(key, stats);
         }
         Ok(Self {
             len,

@@ -38,7 +38,7 @@ pub(super) fn sampled_entropy(values: &ColumnValues) -> u64 {
 }
 
 /// The digits of a number as one number, whatever its point is.
-fn number(text: &[u8]) -> Option<u64> {
+pub(super) fn number(text: &[u8]) -> Option<u64> {
     const MOST_DIGITS: usize = 19;
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     if digits.is_empty() || digits.len() > MOST_DIGITS {
@@ -58,7 +58,8 @@ fn number(text: &[u8]) -> Option<u64> {
     })
 }
 
-fn entropy(mut symbols: Vec<u64>) -> u64 {
+/// The entropy of symbols, in 1/256 of a bit each.
+pub(super) fn entropy(mut symbols: Vec<u64>) -> u64 {
     symbols.sort_unstable();
     let all = symbols.len() as f64;
     let equal = symbols.chunk_by(|a, b| a == b);

@@ -511,6 +511,29 @@ async fn a_file_that_is_still_written_is_not_packed_where_it_would_be_deleted_th
 }
 
 #[tokio::test]
+async fn what_a_worker_that_was_killed_after_packing_did_not_take_away_is_taken_away_once_it_is_restored()
+ {
+    for (on_compressed, left) in [
+        (OnCompressed::Rename, vec!["a_delete.txt"]),
+        (OnCompressed::Delete, Vec::new()),
+    ] {
+        // Packed by a compressor that ended before it could act on that.
+        let mut sides = Sides::open();
+        sides.announce("a.txt", "one").await;
+        sides.pack().await;
+        sides.on_compressed = on_compressed;
+        sides.restore().await;
+        let is_done = async || sides.waiting().await == [0, 0, 0];
+        sides.compress_until(is_done).await;
+        let names = std::fs::read_dir(sides.root.path().join("in")).expect("a folder");
+        let names = names.map(|entry| entry.expect("readable").file_name());
+        let names: Vec<_> = names.filter(|it| it != ".streampress").collect();
+        assert_eq!(names, left, "{on_compressed:?}");
+        assert_eq!(sides.restored("a.txt").as_deref(), Some("one"));
+    }
+}
+
+#[tokio::test]
 async fn a_file_whose_source_lies_in_its_place_is_a_dead_letter_and_is_not_deleted() {
     let sides = Sides {
         on_restored: OnRestored::Delete,

@@ -28,6 +28,8 @@ const MOST_COMPARED: usize = 10;
 pub(super) struct Again {
     /// Their restored files are gone.
     pub(super) gone: Vec<SourceRecord>,
+    /// Those of them that were never at this destination, but at another one: their announcements.
+    pub(super) never_here: HashSet<String>,
     /// The restored files of other locations that are gone: this run does not read their sources.
     pub(super) gone_elsewhere: Vec<SourceRecord>,
     /// They failed, or another location's file took their place.
@@ -73,6 +75,7 @@ impl Run {
             return Ok(Again::default());
         };
         self.notice_altered(&found, observer).await?;
+        *self.never_here.lock() = found.again.never_here.clone();
         *self.altered.lock() = found.altered;
         Ok(found.again)
     }
@@ -113,7 +116,12 @@ impl Run {
                     Some(entry) => present.push((record, entry)),
                     None => match unlisted_folder(&left_out, &record.name) {
                         Some(folder) => drop(unlisted.insert(folder)),
-                        None => again.gone.push(record),
+                        None => {
+                            if !restored.may_have_been_here(&record) {
+                                again.never_here.insert(record.announcement.clone());
+                            }
+                            again.gone.push(record);
+                        }
                     },
                 },
             }
@@ -133,10 +141,11 @@ impl Run {
             }
         }
         let differing = restored.differing(present, notice, stop).await?;
-        let (altered, elsewhere) = (differing.altered, differing.elsewhere.into_iter());
-        again
-            .gone
-            .extend(elsewhere.filter(|record| record.location == location));
+        let (altered, mut elsewhere) = (differing.altered, differing.elsewhere);
+        elsewhere.retain(|record| record.location == location);
+        let announcements = elsewhere.iter().map(|record| record.announcement.clone());
+        again.never_here.extend(announcements);
+        again.gone.extend(elsewhere);
         Ok(Some(Differences {
             again,
             altered,
@@ -197,6 +206,7 @@ impl Run {
         match self.differences(|_| {}, &stop).await {
             Ok(None) => {}
             Ok(Some(Differences { again, altered, .. })) => {
+                *self.never_here.lock() = again.never_here;
                 *self.taken_away.lock() = again.gone;
                 // What it found at its start is in it, as far as it still is so.
                 *self.altered.lock() = altered;

@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
-use streampress_crds::api::pipeline::OnRestored;
+use streampress_crds::api::pipeline::{OnCompressed, OnRestored};
 use streampress_crds::location::Location;
 use streampress_crds::settings::Resolved;
 use tokio::task::JoinSet;
@@ -99,6 +99,8 @@ struct Run {
     altered: Mutex<Vec<SourceRecord>>,
     /// Restored files that are at the destination no longer at the end of a run that watches.
     taken_away: Mutex<Vec<SourceRecord>>,
+    /// The announcements of restored files that were never at this destination, but at another one.
+    never_here: Mutex<HashSet<String>>,
     /// The announcements of restored files that are gone from the destination or were changed there, once they are known.
     spared: tokio::sync::watch::Sender<Option<HashSet<String>>>,
     /// Whether messages about files that are done waited in vain.
@@ -157,6 +159,7 @@ impl Run {
             gone: Arc::default(),
             altered: Mutex::default(),
             taken_away: Mutex::default(),
+            never_here: Mutex::default(),
             spared: tokio::sync::watch::Sender::new(None),
             messages_wait: AtomicBool::new(false),
             not_taken: AtomicU64::new(0),
@@ -239,9 +242,10 @@ impl Run {
         &*self.context.journal
     }
 
-    /// Whether restored files stay at the source.
+    /// Whether files stay at the source.
     fn keeps_sources(&self) -> bool {
-        self.resolved.source.on_restored == OnRestored::Keep
+        let source = &self.resolved.source;
+        source.on_restored == OnRestored::Keep && source.on_compressed == OnCompressed::Keep
     }
 
     /// Files to expect, where that is known before they are made.

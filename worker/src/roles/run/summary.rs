@@ -48,6 +48,8 @@ pub(crate) struct RunSummary {
     /// Files that were restored once and are now at neither the destination nor the source, or whose source is not this
     /// run's.
     pub(crate) files_gone: u64,
+    /// Those of them that were restored at another destination, and never at this one.
+    pub(crate) files_elsewhere: u64,
     /// Files that were restored once and that others changed at the destination, before this run or while it watched its
     /// source.
     pub(crate) files_altered: u64,
@@ -109,7 +111,8 @@ impl RunSummary {
         let is_done = !self.interrupted && !self.messages_waiting;
         // What the stream alone has is at neither end.
         let is_known = self.earlier_state.is_none();
-        self.files_failed == 0 && self.files_left_out == 0 && is_done && is_known
+        let is_here = self.files_elsewhere == 0;
+        self.files_failed == 0 && self.files_left_out == 0 && is_done && is_known && is_here
     }
 
     /// How many per cent of the bytes were saved; nothing where nothing was packed.
@@ -142,6 +145,10 @@ impl Run {
             }
         }
         let gone = self.not_announced_since(gone).await?;
+        let never_here = self.never_here.lock().clone();
+        let elsewhere = gone.iter();
+        let elsewhere = elsewhere.filter(|record| never_here.contains(&record.announcement));
+        let elsewhere = elsewhere.count() as u64;
         let altered = self.altered.lock().clone();
         let altered = self.not_announced_since(altered).await?;
         let found = LastRun {
@@ -149,6 +156,7 @@ impl Run {
             left_out: self.left_out(),
             unfinished: progress.unfinished(),
             waiting: self.scanner.waiting.load(Relaxed),
+            elsewhere,
             sources: self.other_locations().await?.len() as u64 + 1,
             ..LastRun::default()
         };
@@ -198,6 +206,7 @@ impl Run {
             left_out,
             waiting,
             gone,
+            elsewhere,
             altered,
             sources,
             ..
@@ -213,6 +222,7 @@ impl Run {
             files_waiting: waiting,
             files_not_taken: self.not_taken.load(Relaxed),
             files_gone: gone,
+            files_elsewhere: elsewhere,
             files_altered: altered,
             earlier_state,
             sources,

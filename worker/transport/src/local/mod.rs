@@ -122,7 +122,8 @@ impl Local {
         first.is_some_and(|first| files::is_transport_name(first.as_os_str()))
     }
 
-    /// Opens `dir`, creating it if it is missing. Blocks for some milliseconds. The error names the path and the
+    /// Opens `dir`, creating it if it is missing. Blocks for some milliseconds, and where a database is lost that was in use a moment
+    /// ago, for up to three seconds. The error names the path and the
     /// remedy: not writable, disk full, damaged, another program's, or a newer version's.
     pub fn open(dir: &Path, options: LocalOptions) -> TransportResult<Self> {
         let (stream_folder, sessions) = (dir.join(STREAM_FOLDER), dir.join(SESSIONS_FOLDER));
@@ -130,6 +131,9 @@ impl Local {
         make_folder(&sessions)?;
         // One process opens at a time: creating the schema and switching to WAL must not overlap.
         let _opening = opening_lock(&sessions)?;
+        if !Self::exists(dir) {
+            stream::wait_for_next_epoch(&stream_folder);
+        }
         let session = Session::begin(&sessions)
             .map_err(|e| disk_fault("beginning a session", &sessions, e))?;
         let (conn, epoch) = db::open(dir, stream::next_epoch(&stream_folder))?;

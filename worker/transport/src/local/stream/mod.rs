@@ -283,6 +283,16 @@ pub(super) fn next_epoch(folder: &Path) -> u64 {
         .map_or(0, |begun| begun.saturating_add(BEGINS_BEFORE))
 }
 
+/// Waits until the clock has reached [`next_epoch`]: a database whose epoch is ahead of the clock would share it with the one that
+/// follows if it is lost at once too. A clock that was set back by more is not waited for.
+pub(super) fn wait_for_next_epoch(folder: &Path) {
+    let next = UNIX_EPOCH + Duration::from_secs(next_epoch(folder));
+    let ahead = next.duration_since(SystemTime::now()).unwrap_or_default();
+    if ahead <= Duration::from_secs(BEGINS_BEFORE + 1) {
+        std::thread::sleep(ahead);
+    }
+}
+
 /// Whether a segment was written before the database of this epoch was made: which of its records are needed, an earlier
 /// database knew.
 fn is_of_earlier_database(shard: &str, epoch: u64) -> bool {

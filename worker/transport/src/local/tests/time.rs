@@ -622,6 +622,27 @@ async fn segments_of_a_lost_database_stay_and_what_is_sent_afterwards_counts_as_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_lost_again_and_again_at_once_has_later_versions_each_time() {
+    let dir = memory_folder();
+    let mut last = None;
+    for lost in 0..3 {
+        let local = Local::open(dir.path(), LocalOptions::default()).unwrap();
+        let sent = local
+            .files_queue()
+            .send_numbered(vec![message("g", "a")])
+            .await;
+        let version = sent.unwrap()[0].clone().unwrap();
+        assert!(last.is_none_or(|last| version > last), "{lost}");
+        local.stream().append(vec![record(1, 100)]).await.unwrap();
+        last = Some(version);
+        drop(local);
+        for name in ["streampress.db", "streampress.db-wal", "streampress.db-shm"] {
+            let _ = fs::remove_file(dir.path().join(name));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_waiting_receivers_each_get_their_message() {
     let dir = tempfile::tempdir().unwrap();
     let queue: Arc<dyn Queue> = open(dir.path()).files_queue();
