@@ -37,7 +37,7 @@ enum Ending {
 }
 
 /// A pipeline and its files.
-pub(crate) struct Life<'c> {
+pub(crate) struct RealPipeline<'c> {
     sandbox: Sandbox,
     cloud: Option<&'c Cloud>,
     is_scanned: bool,
@@ -56,7 +56,7 @@ pub(crate) struct Life<'c> {
     steps: usize,
 }
 
-impl<'c> Life<'c> {
+impl<'c> RealPipeline<'c> {
     /// Starts the pipeline.
     pub(crate) fn begin(settings: &SimSettings, cloud: Option<&'c Cloud>, name: &str) -> Self {
         let url = cloud.map_or("http://127.0.0.1:9", |cloud| &cloud.fake_aws.url);
@@ -102,6 +102,7 @@ impl<'c> Life<'c> {
 
     /// Lets time pass, a twentieth of the simulation's.
     pub(crate) fn pause(&self, millis: u64) {
+        // RealPipeline goes on whatever the pipeline does.
         std::thread::sleep(Duration::from_millis(millis / 20).min(LONGEST_PAUSE));
     }
 
@@ -249,6 +250,7 @@ impl<'c> Life<'c> {
         match step {
             HistoryStep::Kill { role, effects } => {
                 let number = self.number(role);
+                // So that it dies at any moment of its work.
                 std::thread::sleep(Duration::from_millis(5 * u64::from(effects)));
                 let worker = &mut self.workers[number];
                 worker.is_frozen = false;
@@ -436,7 +438,7 @@ impl<'c> Life<'c> {
         };
         let all = [&[command], pipeline, self.place(), args].concat();
         let said = self.sandbox.run(&all);
-        // Killed by nobody, and no panic.
+        // It was not killed, and no panic ended it.
         assert!(said.code.is_some_and(|code| code < 100), "{said:?}");
         said
     }

@@ -16,7 +16,7 @@ use streampress_crds::api::pipeline::{OnCompressed, OnRestored};
 use streampress_tests::aws::Cloud;
 
 use self::history::{History, SimSettings};
-use self::life::Life;
+use self::life::RealPipeline;
 
 /// How many histories of each kind are tried, unless the environment says.
 const HISTORIES: u64 = 3;
@@ -43,7 +43,7 @@ fn keeps_sources(settings: &SimSettings) -> bool {
 fn run(seed: u64, cloud: Option<&Cloud>) {
     let history = History::generate(seed, STEPS);
     println!("seed {seed}: {history}");
-    let mut life = Life::begin(&history.settings, cloud, &format!("seed-{seed}"));
+    let mut life = RealPipeline::begin(&history.settings, cloud, &format!("seed-{seed}"));
     for (millis, step) in &history.steps {
         life.pause(*millis);
         life.apply(*step);

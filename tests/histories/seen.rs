@@ -10,12 +10,12 @@ use std::time::Duration;
 use crate::history::NAMES;
 
 /// The contents of a name, oldest first, none twice in a row.
-type Contents = BTreeMap<&'static str, Vec<Vec<u8>>>;
+type SeenContents = BTreeMap<&'static str, Vec<Vec<u8>>>;
 
-/// Looks at the destination hundreds of times a second.
+/// Reads the destination hundreds of times a second.
 pub(crate) struct Watcher {
     ends: Arc<AtomicBool>,
-    thread: JoinHandle<Contents>,
+    thread: JoinHandle<SeenContents>,
 }
 
 impl Watcher {
@@ -27,14 +27,14 @@ impl Watcher {
     }
 
     /// What it saw.
-    pub(crate) fn stop(self) -> Contents {
+    pub(crate) fn stop(self) -> SeenContents {
         self.ends.store(true, Ordering::Relaxed);
         self.thread.join().expect("it only looks")
     }
 }
 
-fn watch(ends: &AtomicBool, destination: &Path) -> Contents {
-    let mut seen = Contents::new();
+fn watch(ends: &AtomicBool, destination: &Path) -> SeenContents {
+    let mut seen = SeenContents::new();
     let paths: Vec<(&str, PathBuf)> = NAMES
         .iter()
         .map(|name| (*name, destination.join(name)))
@@ -49,6 +49,7 @@ fn watch(ends: &AtomicBool, destination: &Path) -> Contents {
                 contents.push(content);
             }
         }
+        // Between two reads the pipeline needs the machine.
         std::thread::sleep(Duration::from_millis(2));
     }
     seen

@@ -657,6 +657,51 @@ fn what_was_restored_at_another_destination_only_is_said_and_recovered_as_advise
 }
 
 #[test]
+fn a_file_in_the_place_of_the_reserved_folder_is_named_before_anything_is_done() {
+    for place in ["data/.streampress", "data/out/.streampress"] {
+        let folder = WorkFolder::with_spec("  suspend: false");
+        folder.write("data/in/a.txt", "one");
+        folder.write(place, "theirs");
+        let output = folder.run(&["run", "pipeline.yaml", "--data", "data"]);
+        assert_eq!(output.status.code(), Some(1), "{place}");
+        let said = text(&output.stderr);
+        assert!(
+            said.contains(&format!(
+                "{place} is a file where a folder of streampress belongs; move it"
+            )),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_file_without_an_ending_is_an_example_only_where_there_is_no_other() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/a.txt", "one");
+    folder.write("data/in/.json", "{}");
+    let said = || {
+        text(
+            &folder
+                .run(&["run", "pipeline.yaml", "--data", "data"])
+                .stderr,
+        )
+    };
+    let first = said();
+    assert!(
+        first.contains(
+            "1 file(s) of other kinds were not taken, for example .json, whose name has no ending"
+        ),
+        "{first}"
+    );
+    folder.write("data/in/b.pdf", "");
+    let second = said();
+    assert!(
+        second.contains("for example b.pdf; source.formats says"),
+        "{second}"
+    );
+}
+
+#[test]
 fn what_was_restored_from_another_folder_and_is_gone_is_not_called_restored() {
     let folder = folder();
     folder.write("in/a.txt", "one");

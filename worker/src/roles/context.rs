@@ -54,7 +54,7 @@ use streampress_codec::{FormatVersion, hybrid};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema, SchemaError};
 use streampress_transport::local::Local;
 use streampress_transport::local::files::{AwaitedFiles, LocalFiles};
-use streampress_transport::{ChunkStream, Files, Queue, SlotLocks};
+use streampress_transport::{ChunkStream, Files, Queue, SlotLocks, in_place_of_reserved};
 
 /// How long a worker keeps its slot after the last message.
 const LINGER: Duration = Duration::from_secs(1);
@@ -88,6 +88,17 @@ fn is_of_kind(error: &anyhow::Error, is_wanted: impl Fn(io::ErrorKind) -> bool) 
         let cause = cause.downcast_ref::<io::Error>();
         cause.is_some_and(|cause| is_wanted(cause.kind()))
     })
+}
+
+/// Fails where a file lies in the place of the folder that is reserved for the pipeline's own records.
+fn ensure_no_file_in_place(folder: &Path) -> Result<()> {
+    match in_place_of_reserved(folder) {
+        Some(file) => bail!(
+            "{} is a file where a folder of streampress belongs; move it",
+            file.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Whether a folder is another one or lies below it, also where both are mounted in several places.
@@ -160,6 +171,10 @@ impl RoleContext {
                 warn!("The destination is waited for: {error:#}.");
             }
             made => made?,
+        }
+        if let Location::File { .. } = location {
+            ensure_no_file_in_place(&self.path(location)?)?;
+            ensure_no_file_in_place(&self.data)?;
         }
         let location = location.to_string();
         if self.journal.get(DESTINATION_KEY).await?.as_ref() != Some(&location) {

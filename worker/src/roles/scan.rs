@@ -44,6 +44,29 @@ pub(crate) struct ScanResult {
     pub(crate) discarded: u64,
 }
 
+impl ScanResult {
+    /// One of the files that are not taken, with the reason.
+    pub(crate) fn example_of_not_taken(&self) -> Option<String> {
+        let has_ending = |name: &&FileName| {
+            let (_, base) = name
+                .as_str()
+                .rsplit_once('/')
+                .unwrap_or(("", name.as_str()));
+            base.trim_start_matches('.').contains('.')
+        };
+        let with_ending = self.not_taken.iter().find(has_ending);
+        Some(match with_ending {
+            Some(name) => {
+                format!("for example {name}; source.formats says which kinds are taken")
+            }
+            None => format!(
+                "for example {}, whose name has no ending",
+                self.not_taken.first()?
+            ),
+        })
+    }
+}
+
 /// Files that cannot be taken, each with the reason. Shared with the process that counts them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LeftOutFiles(Arc<Mutex<BTreeMap<String, String>>>);

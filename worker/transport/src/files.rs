@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::io::Errno;
@@ -11,6 +12,13 @@ use serde::{Deserialize, Serialize};
 pub const RESERVED_FOLDER: &str = ".streampress";
 /// How the names of files and folders begin that Streampress keeps beside others for a while.
 pub const TEMPORARY_PREFIX: &str = ".streampress-";
+
+/// What lies in the place of a folder's [`RESERVED_FOLDER`] and is no folder.
+pub fn in_place_of_reserved(folder: &Path) -> Option<PathBuf> {
+    let reserved = folder.join(RESERVED_FOLDER);
+    let found = std::fs::metadata(&reserved).ok()?;
+    (!found.is_dir()).then_some(reserved)
+}
 
 /// What Streampress keeps in a [`RESERVED_FOLDER`]: whatever it writes there has a name that is made here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

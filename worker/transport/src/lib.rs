@@ -52,7 +52,7 @@ pub use file_version::FileVersion;
 pub use files::{
     ExactFile, ExactOutcome, FileEntry, FileName, Files, LeftOut, Listing, PendingFile,
     RESERVED_FOLDER, ReadObserved, ReservedEntry, TEMPORARY_PREFIX, TOO_MANY_OPEN_FILES,
-    has_too_many_open_files,
+    has_too_many_open_files, in_place_of_reserved,
 };
 pub use log_filter::is_safe_to_log;
 pub use queue::{

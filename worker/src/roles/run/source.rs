@@ -254,13 +254,11 @@ async fn announce_all(scanner: &Scanner, stop: &CancellationToken) -> Result<Sca
         if result.discarded > 0 {
             return Ok(result);
         }
-        let others = match result.not_taken.first() {
-            Some(first) => format!(
-                " ({} of other kinds are there, for example {first}; source.formats says which kinds are taken)",
-                result.not_taken.len()
-            ),
-            None => String::new(),
-        };
+        let others = result.example_of_not_taken().map(|example| {
+            let count = result.not_taken.len();
+            format!(" ({count} of other kinds are there, {example})")
+        });
+        let others = others.unwrap_or_default();
         bail!(
             "no file to take in {}: it takes {} files{others}; name another folder with --input, or give the pipeline a generator",
             announcer.source.location(),

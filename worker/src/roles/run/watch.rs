@@ -455,13 +455,12 @@ fn notice_not_taken(result: &ScanResult, observer: &dyn RunObserver) {
             printable(folder)
         ));
     }
-    let Some(first) = result.not_taken.first() else {
-        return;
-    };
-    let count = result.not_taken.len();
-    observer.notice(&format!(
-        "{count} file(s) of other kinds were not taken, for example {first}; source.formats says which kinds are taken"
-    ));
+    if let Some(example) = result.example_of_not_taken() {
+        let count = result.not_taken.len();
+        observer.notice(&format!(
+            "{count} file(s) of other kinds were not taken, {example}"
+        ));
+    }
 }
 
 #[cfg(test)]

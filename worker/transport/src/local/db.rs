@@ -278,6 +278,18 @@ fn damaged(path: &Path, what: &str) -> TransportError {
     TransportError::Invalid(format!("{shown} is damaged ({what}); {remedy}"))
 }
 
+/// Whether a value is not one that was written: of another type, or no UTF-8.
+fn is_of_a_value(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error;
+    matches!(
+        error,
+        Error::FromSqlConversionFailure(..)
+            | Error::IntegralValueOutOfRange(..)
+            | Error::InvalidColumnType(..)
+            | Error::Utf8Error(..)
+    )
+}
+
 /// The database and the files beside it.
 fn files_of(path: &Path) -> [PathBuf; 3] {
     ["", "-wal", "-shm"].map(|ending| beside(path, ending))
@@ -351,6 +363,7 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> TransportError {
             ));
         }
         Some(ErrorCode::DatabaseCorrupt) => return damaged(path, &error.to_string()),
+        None if is_of_a_value(&error) => return damaged(path, &error.to_string()),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => format!(
             "another process held {shown} for more than {} s; look for a stopped streampress",
             BUSY_PATIENCE.as_secs()
