@@ -555,3 +555,21 @@ fn an_output_replaces_another_only_with_force_and_keeps_the_permissions_of_its_i
     };
     assert_eq!(mode("in.csv.spk"), 0o600);
 }
+
+#[test]
+fn a_name_does_not_write_to_the_terminal_and_an_empty_file_has_no_share() {
+    let folder = Folder::new();
+    folder.write("a\u{1b}[31m.csv", &table(100));
+    let output = folder.well(&["bench", "a\u{1b}[31m.csv", "--codec", "xz -6"]);
+    let shown = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        shown.contains("a\\u{1b}[31m.csv: ") && !shown.contains('\u{1b}'),
+        "{shown}"
+    );
+    folder.write("empty.csv", b"");
+    let packed = said(&folder.well(&["pack", "empty.csv"]));
+    assert!(
+        packed.contains(": 0 to ") && !packed.contains('%'),
+        "{packed}"
+    );
+}

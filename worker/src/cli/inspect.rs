@@ -175,6 +175,12 @@ fn show_hybrid(out: &mut fmt::Formatter<'_>, inspection: &Inspection) -> fmt::Re
             )?;
         }
     }
+    if blocks.iter().any(|block| block.streams.len() > 1) {
+        writeln!(
+            out,
+            "streams that are packed together share their packed bytes by length here"
+        )?;
+    }
     Ok(())
 }
 

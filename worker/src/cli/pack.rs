@@ -56,16 +56,13 @@ pub(super) fn command(args: PackArgs) -> Result<ExitCode> {
         false => None,
     };
     let outcome = pack(&options, explain, &*cancel_on_signal()?)?;
-    let percent = 100.0 * outcome.packed_bytes as f64 / outcome.raw_bytes.max(1) as f64;
-    // Something is left, however little.
-    let percent = percent.max(0.01);
-    output::result(
-        &outcome.output,
-        &format!(
-            "{} to {} bytes ({percent:.2} %)",
-            outcome.raw_bytes, outcome.packed_bytes
-        ),
-    );
+    let (raw, packed) = (outcome.raw_bytes, outcome.packed_bytes);
+    let share = match raw {
+        0 => String::new(),
+        // Something is left, however little.
+        raw => format!(" ({:.2} %)", (100.0 * packed as f64 / raw as f64).max(0.01)),
+    };
+    output::result(&outcome.output, &format!("{raw} to {packed} bytes{share}"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -68,6 +68,12 @@ pub fn file_header(block_size: u32) -> [u8; FILE_HEADER_BYTES] {
 /// shorter than the header of version 1.
 pub(super) fn check_version(first: &[u8]) -> Result<(), CodecError> {
     match first.strip_prefix(&FILE_MAGIC) {
+        // No program ever wrote it.
+        Some(&[0, ..]) => Err(CodecError::Damaged {
+            offset: FILE_MAGIC.len() as u64,
+            block: None,
+            reason: "there is no format version 0".to_owned(),
+        }),
         Some(&[found, ..]) if !(1..=NEWEST_VERSION).contains(&found) => Err(CodecError::Version {
             found,
             known: NEWEST_VERSION,
@@ -273,5 +279,11 @@ mod tests {
             parse_file_header(&bytes),
             Err(CodecError::Version { found: 3, known: 2 })
         ));
+        bytes[4] = 0;
+        let error = parse_file_header(&bytes).expect_err("no version");
+        assert_eq!(
+            error.to_string(),
+            "damaged at byte 4: there is no format version 0"
+        );
     }
 }

@@ -368,6 +368,8 @@ const RELATED_BEFORE: usize = 32;
 /// What a relation must save, as a share of the block.
 const RELATED_GAIN: u64 = 64;
 
+/// To write a column in a whole block takes about as long as to code so many bytes.
+const COLUMN_WORK: usize = 32;
 /// Columns of fewer bytes are not worth the time.
 const REFINED_COLUMN: u64 = 6;
 /// In a whole small block, a coding that is larger alone by more than these bytes is not tried.
@@ -423,8 +425,10 @@ impl TableEncoder<'_> {
             .collect();
         order.sort_by_key(|&number| std::cmp::Reverse(packed[number]));
         let mut best: Option<Attempt> = None;
+        // To write all columns takes its time too, however few bytes are coded.
+        let (each, mut written) = (attempt.columns.len() * COLUMN_WORK, 0);
         for number in order {
-            if cache.work() >= work {
+            if cache.work() + written >= work {
                 break;
             }
             let context = self.context(number, &none);
@@ -435,9 +439,10 @@ impl TableEncoder<'_> {
             };
             let codings = column::in_each_coding(&self.table.columns[number], &context);
             for coding in codings.into_iter().filter(may_be_smaller) {
-                if cache.work() >= work {
+                if cache.work() + written >= work {
                     break;
                 }
+                written += each;
                 let before = best.as_ref().unwrap_or(&attempt);
                 let mut columns = before.columns.clone();
                 columns[number] = coding;

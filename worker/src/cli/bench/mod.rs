@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use self::codecs::{BenchCodec, REFERENCE, codecs};
 use super::args::BenchArgs;
 use super::{output, threads};
+use crate::telemetry::plain_log::printable;
 
 pub(super) fn command(args: BenchArgs) -> Result<ExitCode> {
     let options = BenchOptions {
@@ -89,7 +90,7 @@ fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
         };
         let all = codecs(name, options.threads);
         ensure_known(&all, &options.codecs)?;
-        writeln!(out, "{name}: {} bytes", raw.len())?;
+        writeln!(out, "{}: {} bytes", printable(name), raw.len())?;
         writeln!(
             out,
             "  {:<18} {:>7} {:>12} {:>8} {:>10} {:>12} {:>10}",
@@ -246,7 +247,9 @@ fn show_totals(totals: &[CodecTotal], inputs: &[PathBuf], out: &mut dyn Write) -
             three(worst.map_or(f64::NAN, ratio)),
             speed(raw_bytes, packing),
             speed(raw_bytes, unpacking),
-            worst.map_or("-".into(), |&(file, ..)| inputs[file].display().to_string()),
+            worst.map_or("-".into(), |&(file, ..)| {
+                printable(&inputs[file].display().to_string()).into_owned()
+            }),
         )?;
     }
     Ok(())
