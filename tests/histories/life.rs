@@ -76,7 +76,7 @@ impl<'c> RealPipeline<'c> {
         let workers = roles
             .into_iter()
             .flat_map(|(role, count)| (0..count).map(move |_| role));
-        let mut life = Self {
+        let mut pipeline = Self {
             watcher: Watcher::start(&sandbox.data("out")),
             sandbox,
             cloud,
@@ -96,13 +96,13 @@ impl<'c> RealPipeline<'c> {
             endings: Vec::new(),
             steps: 0,
         };
-        (0..life.workers.len()).for_each(|number| life.start(number));
-        life
+        (0..pipeline.workers.len()).for_each(|number| pipeline.start(number));
+        pipeline
     }
 
     /// Lets time pass, a twentieth of the simulation's.
     pub(crate) fn pause(&self, millis: u64) {
-        // RealPipeline goes on whatever the pipeline does.
+        // The history goes on whatever the pipeline does.
         std::thread::sleep(Duration::from_millis(millis / 20).min(LONGEST_PAUSE));
     }
 

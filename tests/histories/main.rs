@@ -43,12 +43,12 @@ fn keeps_sources(settings: &SimSettings) -> bool {
 fn run(seed: u64, cloud: Option<&Cloud>) {
     let history = History::generate(seed, STEPS);
     println!("seed {seed}: {history}");
-    let mut life = RealPipeline::begin(&history.settings, cloud, &format!("seed-{seed}"));
+    let mut pipeline = RealPipeline::begin(&history.settings, cloud, &format!("seed-{seed}"));
     for (millis, step) in &history.steps {
-        life.pause(*millis);
-        life.apply(*step);
+        pipeline.pause(*millis);
+        pipeline.apply(*step);
     }
-    life.end();
+    pipeline.end();
 }
 
 #[test]

@@ -75,14 +75,7 @@ fn status_metrics_dead_letters_and_page_have_the_same_counts() -> Result<()> {
         "the pods count {restored} restored, {packed} packed, {dead} dead, {left_out} left out"
     );
 
-    let list = fixture.kubectl(&[
-        "exec",
-        "deployment/stock-market-compressor",
-        "--",
-        "streampress",
-        "redrive",
-        "--list",
-    ])?;
+    let list = fixture.list_dead_letters("stock-market")?;
     ensure!(
         list.matches("BadName").count() == 1 && list.contains("obstructed.csv"),
         "the list is {list}"

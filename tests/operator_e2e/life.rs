@@ -39,15 +39,7 @@ fn a_pipeline_is_edited_scaled_suspended_resumed_and_deleted_without_losing_a_fi
     fixture.apply_example("stock-market", json!({"generator": generator}))?;
     fixture.wait_ready("stock-market")?;
     restored(&fixture, 3)?;
-    // As the guide has it: a compressor's pod has the settings, the credentials and the volume.
-    fixture.kubectl(&[
-        "exec",
-        "deployment/stock-market-compressor",
-        "--",
-        "streampress",
-        "redrive",
-        "--list",
-    ])?;
+    fixture.list_dead_letters("stock-market")?;
 
     let others = [
         fixture.pods(&role("generator"))?,

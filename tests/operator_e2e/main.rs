@@ -123,6 +123,13 @@ impl OperatorFixture {
         self.cluster.apply(&self.namespace.name, &all).map(drop)
     }
 
+    /// As the guide has it: a compressor's pod has the settings, the credentials and the volume.
+    fn list_dead_letters(&self, pipeline: &str) -> Result<String> {
+        let deployment = format!("deployment/{pipeline}-compressor");
+        let list = ["streampress", "redrive", "--list"];
+        self.kubectl(&[&["exec", &deployment, "--"], &list[..]].concat())
+    }
+
     fn patch(&self, name: &str, spec: &Value) -> Result<()> {
         let patch = json!({"spec": spec}).to_string();
         self.kubectl(&["patch", "cpl", name, "--type=merge", "-p", &patch])

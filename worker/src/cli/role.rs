@@ -1,6 +1,5 @@
 //! What the commands that are one role share: which pipeline, which transport, and what the roles of the process use.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -91,7 +90,7 @@ impl RoleCommand {
     /// Fails where nothing ever ran in the data folder, so that a mistyped --data does not look like an empty one.
     pub(super) fn ensure_data_exists(&self) -> Result<()> {
         if self.transport == TransportChoice::Embedded && !Local::exists(&self.data) {
-            if Local::has_stream(&self.data) {
+            if matches!(Local::has_stream(&self.data), Ok(true)) {
                 bail!(
                     "the database of the data folder {} is lost; this sends the files in its stream to be restored: {}",
                     self.data.display(),
@@ -110,7 +109,7 @@ impl RoleCommand {
         }
         let stream = Local::stream_folder(&self.data);
         let shown = stream.display();
-        match fs::read_dir(&stream).map(|mut segments| segments.next().is_some()) {
+        match Local::has_stream(&self.data) {
             Ok(true) => Ok(()),
             Ok(false) => bail!(
                 "the stream of the data folder is empty, so that there is nothing to recover: if files were packed there, put \

@@ -16,7 +16,7 @@ use super::{
     SourceReceipt, SourceRecord, sqlite_sources,
 };
 
-/// The journal's tables. `totals` is kept by triggers: progress is read often, and files may be many.
+/// The journal's tables. `totals` is kept by the triggers of [`TOTALS`]: progress is read often, and files may be many.
 ///
 /// Of the files of one name, `announced_at` and `restored_at` are in the order of events: an event is later than the one
 /// before also where the clock was set back in between.
@@ -56,40 +56,20 @@ CREATE TABLE IF NOT EXISTS totals(
   bytes_restored INTEGER NOT NULL
 );
 INSERT INTO totals SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM totals);
-CREATE TRIGGER IF NOT EXISTS files_inserted AFTER INSERT ON files BEGIN UPDATE totals SET
-  announced = announced + 1,
-  compressed = compressed + (NEW.compressed_at IS NOT NULL),
-  restored = restored + (NEW.restored_at IS NOT NULL),
-  superseded = superseded + (NEW.superseded_at IS NOT NULL),
-  failed = failed + (NEW.failed_at IS NOT NULL),
-  bytes_announced = bytes_announced + NEW.raw_bytes,
-  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL),
-  bytes_packed = bytes_packed + NEW.packed_bytes,
-  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL);
-END;
-CREATE TRIGGER IF NOT EXISTS files_updated AFTER UPDATE ON files BEGIN UPDATE totals SET
-  compressed = compressed + (NEW.compressed_at IS NOT NULL) - (OLD.compressed_at IS NOT NULL),
-  restored = restored + (NEW.restored_at IS NOT NULL) - (OLD.restored_at IS NOT NULL),
-  superseded = superseded + (NEW.superseded_at IS NOT NULL) - (OLD.superseded_at IS NOT NULL),
-  failed = failed + (NEW.failed_at IS NOT NULL) - (OLD.failed_at IS NOT NULL),
-  bytes_announced = bytes_announced + NEW.raw_bytes - OLD.raw_bytes,
-  bytes_raw = bytes_raw + NEW.raw_bytes * (NEW.compressed_at IS NOT NULL) - OLD.raw_bytes * (OLD.compressed_at IS NOT NULL),
-  bytes_packed = bytes_packed + NEW.packed_bytes - OLD.packed_bytes,
-  bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL) - OLD.raw_bytes * (OLD.restored_at IS NOT NULL);
-END;
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";
 
 /// A module of its own, which programs that do not know it leave alone.
 const TOTALS_MIGRATIONS: Migrations = Migrations {
     module: "totals",
-    steps: &[TOTALS_OF_KNOWN_SIZES],
+    steps: &[TOTALS],
 };
 
-/// Of a file whose manifest the database lost, the packed size is not known: neither size counts.
-const TOTALS_OF_KNOWN_SIZES: &str = "
-DROP TRIGGER files_inserted;
-DROP TRIGGER files_updated;
+/// Of a file whose manifest the database lost, the packed size is not known: neither size counts. Earlier releases made the triggers
+/// with the tables, and counted the size before packing.
+const TOTALS: &str = "
+DROP TRIGGER IF EXISTS files_inserted;
+DROP TRIGGER IF EXISTS files_updated;
 CREATE TRIGGER files_inserted AFTER INSERT ON files BEGIN UPDATE totals SET
   announced = announced + 1,
   compressed = compressed + (NEW.compressed_at IS NOT NULL),
@@ -112,8 +92,12 @@ CREATE TRIGGER files_updated AFTER UPDATE ON files BEGIN UPDATE totals SET
   bytes_packed = bytes_packed + NEW.packed_bytes - OLD.packed_bytes,
   bytes_restored = bytes_restored + NEW.raw_bytes * (NEW.restored_at IS NOT NULL) - OLD.raw_bytes * (OLD.restored_at IS NOT NULL);
 END;
-UPDATE totals SET bytes_raw =
-  (SELECT coalesce(sum(raw_bytes), 0) FROM files WHERE compressed_at IS NOT NULL AND packed_bytes > 0);
+UPDATE totals SET (announced, compressed, restored, superseded, failed,
+    bytes_announced, bytes_raw, bytes_packed, bytes_restored) =
+  (SELECT count(*), count(compressed_at), count(restored_at), count(superseded_at), count(failed_at),
+    coalesce(sum(raw_bytes), 0),
+    coalesce(sum(raw_bytes) FILTER (WHERE compressed_at IS NOT NULL AND packed_bytes > 0), 0),
+    coalesce(sum(packed_bytes), 0), coalesce(sum(raw_bytes) FILTER (WHERE restored_at IS NOT NULL), 0) FROM files);
 ";
 
 /// What is visible at the destination, by name. What earlier releases restored has no version: any version is newer.
@@ -208,11 +192,11 @@ impl SqliteJournal {
     /// Opens the journal in `local`'s folder, creating its tables if they are missing. Blocks for some milliseconds.
     pub fn open(local: &Local) -> TransportResult<Self> {
         let database = local.database(&MIGRATIONS)?;
+        local.database(&TOTALS_MIGRATIONS)?;
         local.database(&sqlite_sources::MIGRATIONS)?;
         local.database(&LOCATIONS_MIGRATIONS)?;
         local.database(&CHECKED_MIGRATIONS)?;
         local.database(&EARLIER_MIGRATIONS)?;
-        local.database(&TOTALS_MIGRATIONS)?;
         Ok(Self { database })
     }
 

@@ -232,8 +232,10 @@ pub(crate) fn encode_table(
     let mut plan_use = attempt.plan_use(base.is_some());
     let mut drifted = Vec::new();
     if let Some(plan) = base {
-        drifted = encoder.drifted(&attempt, plan);
-        drifted.extend(encoder.newly_related(&attempt, plan, &drifted));
+        let packed = attempt.packed_columns(encoder.cost_basis());
+        let payload = attempt.written.payload.len() as u64;
+        drifted = encoder.drifted(&packed, payload, plan);
+        drifted.extend(encoder.newly_related(&packed, payload, plan, &drifted));
         plan_use.drifted_columns = drifted.len() as u32;
         if let Some(number) = refresh.map(|number| number % attempt.columns.len().max(1))
             && !drifted.contains(&number)
@@ -524,9 +526,8 @@ impl TableEncoder<'_> {
         Some(Attempt { columns, written })
     }
 
-    /// The columns whose size differs from what the plan expects, if together they matter.
-    fn drifted(&self, attempt: &Attempt, plan: &SchemaPlan) -> Vec<usize> {
-        let packed = attempt.packed_columns(self.cost_basis());
+    /// The columns whose `packed` size differs from what the plan expects, if together they matter in the `payload`.
+    fn drifted(&self, packed: &[u64], payload: u64, plan: &SchemaPlan) -> Vec<usize> {
         // What a search may gain: the excess, or half of a column that has become much smaller, for
         // which another coding may be smaller still.
         let gain = |number: usize| {
@@ -549,7 +550,7 @@ impl TableEncoder<'_> {
             .filter_map(|number| Some((number, gain(number)?)))
             .collect();
         let sum: u64 = changed.iter().map(|(_, gain)| gain).sum();
-        if sum * DRIFT_TOTAL_SHARE < attempt.written.payload.len() as u64 {
+        if sum * DRIFT_TOTAL_SHARE < payload {
             return Vec::new();
         }
         changed.into_iter().map(|(number, _)| number).collect()
@@ -559,15 +560,14 @@ impl TableEncoder<'_> {
     /// coding does not see it.
     fn newly_related(
         &mut self,
-        attempt: &Attempt,
+        packed: &[u64],
+        payload: u64,
         plan: &SchemaPlan,
         drifted: &[usize],
     ) -> Vec<usize> {
-        let packed = attempt.packed_columns(self.cost_basis());
-        let payload = attempt.written.payload.len() as u64;
         // Bytes of the values of a column, if each has that entropy.
         let bytes = |number: usize, entropy: u64| self.counts[number] as u64 * entropy / (256 * 8);
-        let related = self.relations_of(&packed);
+        let related = self.relations_of(packed);
         let is_new = |&(&number, &gain): &(&usize, &u64)| {
             let takes_all = packed[number] * 4 >= bytes(number, self.entropies[number]) * 3;
             let stats = plan.columns.get(&self.table.keys[number]);

@@ -71,11 +71,11 @@ impl Run {
     async fn compare_destination(&self, observer: &dyn RunObserver) -> Result<Again> {
         let notice = |text: &str| observer.notice(text);
         let stop = &self.context.shutdown;
-        let Some(found) = self.differences(notice, stop).await? else {
+        let Some(mut found) = self.differences(notice, stop).await? else {
             return Ok(Again::default());
         };
         self.notice_altered(&found, observer).await?;
-        *self.never_here.lock() = found.again.never_here.clone();
+        *self.never_here.lock() = std::mem::take(&mut found.again.never_here);
         *self.altered.lock() = found.altered;
         Ok(found.again)
     }

@@ -145,10 +145,11 @@ impl Run {
             }
         }
         let gone = self.not_announced_since(gone).await?;
-        let never_here = self.never_here.lock().clone();
-        let elsewhere = gone.iter();
-        let elsewhere = elsewhere.filter(|record| never_here.contains(&record.announcement));
-        let elsewhere = elsewhere.count() as u64;
+        let elsewhere = {
+            let never_here = self.never_here.lock();
+            let was_elsewhere = |record: &&SourceRecord| never_here.contains(&record.announcement);
+            gone.iter().filter(was_elsewhere).count() as u64
+        };
         let altered = self.altered.lock().clone();
         let altered = self.not_announced_since(altered).await?;
         let found = LastRun {

@@ -100,10 +100,11 @@ impl Local {
         database.is_ok_and(|database| database.len() > 0)
     }
 
-    /// Whether `dir` was a data folder that files went through, even if its database is lost since.
-    pub fn has_stream(dir: &Path) -> bool {
-        let segments = fs::read_dir(Self::stream_folder(dir));
-        segments.is_ok_and(|mut segments| segments.next().is_some())
+    /// Whether `dir` was a data folder that files went through, even if its database is lost since; an error where its stream
+    /// cannot be listed, or is missing.
+    pub fn has_stream(dir: &Path) -> io::Result<bool> {
+        let mut segments = fs::read_dir(Self::stream_folder(dir))?;
+        Ok(segments.next().is_some())
     }
 
     /// Where the stream of the data folder `dir` is.

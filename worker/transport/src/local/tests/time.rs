@@ -589,6 +589,12 @@ async fn segments_before_a_needed_list_of_records_are_kept() {
     }
 }
 
+fn lose_database(dir: &Path) {
+    for name in ["streampress.db", "streampress.db-wal", "streampress.db-shm"] {
+        let _ = fs::remove_file(dir.join(name));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_of_a_lost_database_stay_and_what_is_sent_afterwards_counts_as_later() {
     let dir = memory_folder();
@@ -612,9 +618,7 @@ async fn segments_of_a_lost_database_stay_and_what_is_sent_afterwards_counts_as_
     let old = SystemTime::now() - Duration::from_secs(7200);
     let file = fs::File::options().append(true).open(segment).unwrap();
     file.set_modified(old).unwrap();
-    for name in ["streampress.db", "streampress.db-wal", "streampress.db-shm"] {
-        let _ = fs::remove_file(dir.path().join(name));
-    }
+    lose_database(dir.path());
     let local = Local::open(dir.path(), options).unwrap();
     let found: Vec<_> = local.stream().scan().try_collect().await.unwrap();
     assert_eq!(found.concat()[0].position, positions[0]);
@@ -636,9 +640,7 @@ async fn a_database_that_is_lost_again_and_again_at_once_has_later_versions_each
         local.stream().append(vec![record(1, 100)]).await.unwrap();
         last = Some(version);
         drop(local);
-        for name in ["streampress.db", "streampress.db-wal", "streampress.db-shm"] {
-            let _ = fs::remove_file(dir.path().join(name));
-        }
+        lose_database(dir.path());
     }
 }
 
