@@ -318,6 +318,62 @@ fn a_column_that_begins_to_follow_from_another_loses_at_most_five_per_cent() {
     }
 }
 
+/// Rows of columns that follow from one number each.
+fn computed(rng: &mut Rng, rows: usize) -> Vec<u8> {
+    let mut text = String::from("base,next,double,tenth,rest,name,price\n");
+    for _ in 0..rows {
+        let base = rng.u32(..1_000_000);
+        let (next, double, tenth, rest) = (base + 7, base * 2, base / 10, base % 1000);
+        let price = f64::from(base) / 100.0;
+        text += &format!("{base},{next},{double},{tenth},{rest},k{base},{price:.2}\n");
+    }
+    text.into_bytes()
+}
+
+#[test]
+fn columns_that_are_ratios_of_another_take_no_bytes_of_their_own_in_version_2() {
+    let mut rng = Rng::with_seed(30);
+    let packer = Packer::new(OPTIONS).with_version(FormatVersion::V2);
+    let files: Vec<Vec<u8>> = (0..4).map(|_| computed(&mut rng, 1500)).collect();
+    for raw in &files {
+        // The number itself takes 20 bits of each row, and the rest 10.
+        assert!(pack(&packer, raw).0.len() < 1500 * 30 / 8 + 700);
+    }
+    // The search finds the same in each file: a plan of any fits the others.
+    for first in &files {
+        let store = PlanStore::default();
+        pack(&packer.clone().with_store(&store), first);
+        for raw in &files {
+            let fresh = pack(&packer, raw).0.len();
+            let planned = pack(&packer.clone().with_plan(store.plan()), raw).0.len();
+            assert!(planned <= fresh + fresh / 50, "{planned} and {fresh} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_column_that_becomes_a_ratio_of_another_loses_at_most_five_per_cent() {
+    let mut rng = Rng::with_seed(31);
+    let mut amounts = |follows: bool| {
+        let mut text = String::from("number,net,gross\n");
+        for number in 0..4000 {
+            let net = rng.u32(100..900_000);
+            let gross = if follows { net } else { rng.u32(100..900_000) };
+            let (net, gross) = (f64::from(net) / 100.0, f64::from(gross) / 100.0 * 1.19);
+            text += &format!("{number},{net:.2},{gross:.2}\n");
+        }
+        text.into_bytes()
+    };
+    let (first, second) = (amounts(false), amounts(true));
+    let packer = Packer::new(OPTIONS).with_version(FormatVersion::V2);
+    let store = PlanStore::default();
+    pack(&packer.clone().with_store(&store), &first);
+    let fresh = pack(&packer, &second).0.len();
+    let planned = pack(&packer.with_plan(store.plan()), &second).0.len();
+    assert!(planned <= fresh + fresh / 20, "{planned} and {fresh} bytes");
+    assert!(fresh * 3 < second.len());
+}
+
 #[test]
 fn what_was_found_for_one_version_makes_no_file_of_the_other_larger() {
     // A column repeats the one beside it, one row later: only version 2 can say so.

@@ -212,6 +212,7 @@ fn golden_files_of_version_2_stay_readable() {
         "few.json",
         "few.csv",
         "measured.csv",
+        "ratios.csv",
     ] {
         let raw = std::fs::read(folder.join(name)).expect("raw file");
         let packed = std::fs::read(folder.join(format!("{name}.v2.spk"))).expect("packed file");

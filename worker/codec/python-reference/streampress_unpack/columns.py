@@ -83,8 +83,7 @@ class Table:
 
     def exceptions(self, count):
         gaps = read_integers(self, self.plan.varint(count, 'number of exceptions'))
-        is_right = min(gaps, default=0) >= 0 and sum(gaps) + len(gaps) <= count
-        self.plan.need(is_right, 'an exception lies outside the column')
+        self.plan.need(min(gaps, default=0) >= 0 and sum(gaps) + len(gaps) <= count, 'an exception is outside')
         return [place - 1 for place in accumulate(gap + 1 for gap in gaps)]
 
     def constant(self, count, _rows):
@@ -100,20 +99,15 @@ class Table:
             return content, has_lengths
 
         content, has_lengths = self.streams.take('bytes' if is_long else 'text', read)
-        if not has_lengths:
-            return content
-        return self.streams.take('text', lambda stream: [stream.take(size) for size in content])
+        values = lambda stream: [stream.take(size) for size in content]
+        return self.streams.take('text', values) if has_lengths else content
 
     def dictionary(self, count, _rows, is_ranked=False):
         """Indexes into a list of values: of one or two bytes, or integers if the list is ranked."""
         entries = self.column(self.plan.varint(65536, 'number of entries'), None)
-        if is_ranked:
-            indexes = read_integers(self, count)
-        else:
-            high = self.stream(count) if len(entries) > 256 else bytes(count)
-            indexes = [a << 8 | b for a, b in zip(high, self.stream(count))]
-        is_right = not indexes or 0 <= min(indexes) <= max(indexes) < len(entries)
-        self.plan.need(is_right, 'an index is beyond the entries')
+        high = self.stream(count) if len(entries) > 256 and not is_ranked else bytes(count)
+        indexes = read_integers(self, count) if is_ranked else [a << 8 | b for a, b in zip(high, self.stream(count))]
+        self.plan.need(all(0 <= index < len(entries) for index in indexes), 'an index is beyond the entries')
         return [entries[index] for index in indexes]
 
     def hex(self, count, _rows):
@@ -174,8 +168,7 @@ class Table:
 
     def in_key_order(self, count, rows):
         """The keys of each row, and the places of the rows in the order of their keys."""
-        size = self.plan.varint(3, 'number of keys')
-        columns = [self.other(self.plan.varint(), rows) for _ in range(size)]
+        columns = [self.other(self.plan.varint(), rows) for _ in range(self.plan.varint(3, 'number of keys'))]
         keys = list(zip(*columns)) or [()] * count
         return keys, sorted(range(count), key=keys.__getitem__)
 
@@ -211,7 +204,7 @@ class Table:
         out, size = self.other(self.plan.varint(), rows), self.plan.varint()
         marks = self.stream(count)
         self.plan.need(max(marks, default=0) < len(self.MARKS), 'unknown mark')
-        out = [self.MARKS[mark](self, value) for mark, value in zip(marks, out)]
+        out = [self.MARKS[mark](value) for mark, value in zip(marks, out)]
         self.put(out, [place for place, mark in enumerate(marks) if mark == 0], rows, size)
         return out
 
@@ -229,8 +222,7 @@ class Table:
         self.put(out, exceptions, rows)
         return out
 
-    MARKS = (lambda self, text: b'', lambda self, text: text,
-             lambda self, text: without_quotes(text), lambda self, text: b'"' + text + b'"')
+    MARKS = (lambda text: b'', lambda text: text, without_quotes, lambda text: b'"' + text + b'"')
     CODINGS = (
         lambda self, count, rows: [], constant, text, dictionary,
         lambda self, count, rows: read_values(self, Numbers, count, rows),
@@ -242,8 +234,7 @@ class Table:
 
 def decode_columns(transform, payload, raw_length, version=1):
     """The raw bytes of a block."""
-    read_directory = (full_directory, compact_directory)[version - 1]
-    plan, streams = read_directory(payload, 4 * raw_length + 65536)
+    plan, streams = (full_directory, compact_directory)[version - 1](payload, 4 * raw_length + 65536)
     head, table = Reader(plan.string(), 'head'), Table(plan, streams, version, raw_length)
     columns = [iter(column) for column in table.read()]
     try:

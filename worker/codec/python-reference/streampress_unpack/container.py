@@ -29,8 +29,7 @@ def full_header(source, blocks, whole):
     source.need(magic in (b'SPKB', b'SPKE'), 'neither a block nor the end frame')
     source.need(version == 1, f'version {version} in a file of version 1')
     if magic == b'SPKB':
-        transform, codec, parameter, number, length, size, digest = struct.unpack(
-            '<BBBIII16s', source.take(31))
+        transform, codec, parameter, number, length, size, digest = struct.unpack('<BBBIII16s', source.take(31))
         source.check(start, 4)
         source.need(number == len(blocks), f'block {number} in place of block {len(blocks)}')
         return transform, Packed(codec, parameter, length, size), digest, False
@@ -40,7 +39,6 @@ def full_header(source, blocks, whole):
     source.expect(b''.join(struct.pack('<II', *block) for block in blocks), 'the index')
     source.check(start, 4)
     source.expect(struct.pack('<I4s', source.place + 8 - start, b'SPKX'), 'the end')
-    return None
 
 
 def compact_header(source, blocks, whole):

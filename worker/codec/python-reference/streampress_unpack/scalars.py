@@ -9,8 +9,8 @@ from .common import need, signed, unzigzag
 from .integers import read_integers
 
 PLAIN, SEVENTEEN_DIGITS = 0, 1  # ways to print
-FLOAT = re.compile(rb'[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf|infinity|nan)',
-                   re.IGNORECASE)
+FLOAT = re.compile(rb'[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf|infinity|nan)', re.IGNORECASE)
+DECIMAL = re.compile(rb'-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]+)?')
 MONTHS = b'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split()
 WEEKDAYS = b'Sun Mon Tue Wed Thu Fri Sat'.split()
 ERA, YEAR_400 = 146097, date(400, 1, 1).toordinal()  # 400 years; Python has no year 0
@@ -97,7 +97,7 @@ class Numbers:
 
 class Times:
     def __init__(self, plan, _version):
-        self.kinds, self.has_extra, fields, self.second = [], False, [], 1
+        self.kinds, self.has_extra, fields, self.second, self.decimals = [], False, [], 1, 0
         for _ in range(plan.varint(1000, 'number of time fields')):
             kind = plan.take(1)
             self.kinds.append(kind)
@@ -144,11 +144,23 @@ class Times:
         return signed((seconds * self.second + fraction) // self.unit)
 
 
+def by_ratio(table, form, rows):
+    """The numbers of another column times a ratio, rounded down."""
+    number, numerator, denominator = (table.plan.varint() for _ in range(3))
+    numerator, places = unzigzag(numerator), min(form.decimals, 6) + 3
+    need(-1 << 31 <= numerator < 1 << 31 and denominator, 'a ratio is none')
+    for text in map(without_quotes, table.other(number, rows)):
+        whole, _, fraction = text.partition(b'.')
+        fits = DECIMAL.fullmatch(text) and len(fraction) <= places and abs(int(whole + fraction)) < 1 << 63
+        yield (int(whole + fraction) * 10 ** (places - len(fraction)) if fits else 0) * numerator // denominator
+
+
 def read_values(table, form_of, count, rows):
     """Numbers or times, which are stored as what they are more than predicted."""
     plan = table.plan
-    form, kind, cells = form_of(plan, table.version), plan.byte('prediction', 8), []
-    for _ in range((0, 0, 0, 1, 1, 2, 2, 0)[kind]):
+    form, kind = form_of(plan, table.version), plan.byte('prediction', 7 + table.version)
+    cells = [list(by_ratio(table, form, rows))] if kind == 8 else []
+    for _ in range((0, 0, 0, 1, 1, 2, 2, 0, 0)[kind]):
         number, is_next = divmod(plan.varint(what='cell') * (2 if kind == 4 else 1), 2)
         cell = [form.read(value) for value in table.other(number, rows)]
         cells.append(cell[1:] + cell[-1:] if is_next else cell)

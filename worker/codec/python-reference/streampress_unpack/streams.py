@@ -35,8 +35,7 @@ def full_directory(payload, allowed):
     header = Packed(outer.byte(), outer.byte(), outer.varint(allowed), outer.varint())
     directory = Reader(decompress(header, outer.take(header.size)), 'directory')
     plan = Reader(directory.string(), 'plan')
-    groups = [[directory.byte(), directory.byte(), 0, directory.varint()]
-              for _ in range(directory.varint())]
+    groups = [[directory.byte(), directory.byte(), 0, directory.varint()] for _ in range(directory.varint())]
     streams = [(directory.varint(len(groups) - 1, 'number of a group'), directory.varint())
                for _ in range(directory.varint())]
     directory.end()

@@ -112,7 +112,8 @@ def related(r, n, done):
     """Something that depends on an earlier column."""
     if not done:
         return words(r, n, done)
-    other, kind, rate = r.choice(done), r.randrange(8), r.choice((0, 0, 0.02, 0.2))
+    other, kind, rate = r.choice(done), r.randrange(9), r.choice((0, 0, 0.02, 0.2))
+    ratio = r.choice((2, 0.1, 0.01, 100, -3, 1.19, 1 / 7))
     known, out, extra = {}, [], words(r, n, done)
     for i, value in enumerate(other):
         try:
@@ -133,6 +134,8 @@ def related(r, n, done):
         elif kind == 5:
             follower = other[min(i + 1, n - 1)]
             new = follower if r.random() < 0.7 else value
+        elif kind == 8:
+            new = f'{number * ratio + r.choice((0, 0, 0.01)):.{r.choice((0, where)) if rate else where}f}'
         elif kind == 6:
             new = f'{max(number, 3 * (i % 5)) + r.choice((0, 0.25)):.{max(where, 2)}f}'
         else:

@@ -32,7 +32,7 @@ SEED = int(os.environ.get('STREAMPRESS_SEED', 0))
 GOLDEN = sorted(Path(os.environ.get('STREAMPRESS_GOLDEN', HERE.parents[1] / 'testdata/hybrid')).glob('*.spk'))
 FIRST_VERSION = [path for path in GOLDEN if path.read_bytes()[4] == 1]
 EXPECTED = {
-    *(f'coding {tag}' for tag in range(16)), *(f'prediction {kind}' for kind in range(8)),
+    *(f'coding {tag}' for tag in range(16)), *(f'prediction {kind}' for kind in range(9)),
     *(f'cell {follows}' for follows in range(2)), *(f'flags of hex {flags}' for flags in range(8)),
     *(f'time field {kind}' for kind in "YmdHMSfba'"), *(f'mark {mark} of a copy' for mark in range(4)),
     *(f'shape {kind}' for kind in 'OTLVM'), *(f'codec {codec} in version 1' for codec in (0, 1, 2, 4)),
@@ -124,7 +124,7 @@ def watch(test):
     after(scalars.Numbers, '__init__', lambda _, form, *_plan: [
         f'print {form.print}, style {form.style}, width {form.width > 0}'])
     after(scalars.Times, '__init__', lambda _, form, *_plan: ['time field ' + kind.decode() for kind in form.kinds])
-    marks = [lambda table, text, number=number, mark=mark: covered.add(f'mark {number} of a copy') or mark(table, text)
+    marks = [lambda text, number=number, mark=mark: covered.add(f'mark {number} of a copy') or mark(text)
              for number, mark in enumerate(Table.MARKS)]
     patch = mock.patch.object(Table, 'MARKS', marks)
     patch.start()
@@ -305,6 +305,26 @@ class Generated(unittest.TestCase):
             with self.subTest(number=number):
                 self.assertEqual(unpack_bytes(pack(data, 'max', '4Mi')), data)
                 self.assertIn('prediction 3', covered)
+
+    def test_ratios_of_odd_numbers(self):
+        """Odd values in a column that another one is a ratio of."""
+        day = datetime(2000, 1, 1)
+        kinds = [(lambda n: str(n), lambda n: str(n // 7 - 3)), (lambda n: f'{n / 100:.2f}', lambda n: str(-3 * n)),
+                 (lambda n: f'"{n}"', lambda n: f'{n * 119 / 100:.2f}'), (lambda n: str(n * 10 ** 10), lambda n: str(n)),
+                 (lambda n: str(n), lambda n: (day + timedelta(seconds=n)).strftime('%Y-%m-%d %H:%M:%S'))]
+        watch(self)
+        for number, (show, other) in enumerate(kinds):
+            r = random.Random(number)
+            rows = ['a,b']
+            for i in range(1500):
+                n = r.randrange(10 ** 8)
+                odd = i % 20 == 7 and i // 20 < len(ODD_NUMBERS)
+                rows.append(f'{ODD_NUMBERS[i // 20] if odd else show(n)},{other(n)}')
+            data = '\n'.join(rows).encode()
+            covered.discard('prediction 8')
+            with self.subTest(number=number):
+                self.assertEqual(unpack_bytes(pack(data, 'max', '4Mi', 2)), data)
+                self.assertIn('prediction 8', covered)
 
 
 if __name__ == '__main__':

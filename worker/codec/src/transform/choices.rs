@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use crate::{
     Damage,
-    bytes::{FieldReader, put_varint},
+    bytes::{FieldReader, put_varint, unzigzag, zigzag},
     entropy::Coder,
     hash::{IdentityState, mix},
 };
@@ -77,6 +77,45 @@ pub(crate) enum PredictionChoice {
     Lowest(CellChoice, CellChoice),
     /// The least-squares line; with an integer step if set.
     Line(bool),
+    /// The number of a column times a ratio.
+    Ratio(u64, Ratio),
+}
+
+/// A fraction whose denominator is not zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ratio {
+    pub(crate) numerator: i32,
+    pub(crate) denominator: u64,
+}
+
+impl Ratio {
+    /// A number times this, rounded down; it lies within ±2^93.
+    pub(crate) fn of(self, number: i128) -> i64 {
+        let product = number * i128::from(self.numerator);
+        // A division of 64 bits takes a fraction of the time.
+        match (i64::try_from(product), i64::try_from(self.denominator)) {
+            (Ok(product), Ok(denominator)) => product.div_euclid(denominator),
+            _ => product.div_euclid(self.denominator.into()) as i64,
+        }
+    }
+
+    /// The fraction as fields of a plan.
+    pub(crate) fn fields(self) -> [u64; 2] {
+        [zigzag(self.numerator.into()), self.denominator]
+    }
+
+    /// Reads the fields.
+    pub(crate) fn read(plan: &mut FieldReader<'_>) -> Result<Self, Damage> {
+        let numerator = i32::try_from(unzigzag(plan.varint()?));
+        let denominator = plan.varint()?;
+        match numerator {
+            Ok(numerator) if denominator > 0 => Ok(Self {
+                numerator,
+                denominator,
+            }),
+            _ => Err(Damage::new("a ratio that is none")),
+        }
+    }
 }
 
 /// A layout of integers without its numbers.
@@ -364,6 +403,14 @@ impl PredictionChoice {
                 b.put(out);
             }
             Self::Line(integer) => out.extend([7, u8::from(integer)]),
+            Self::Ratio(column, ratio) => {
+                out.push(8);
+                out.extend(column.to_le_bytes());
+                ratio
+                    .fields()
+                    .iter()
+                    .for_each(|&field| put_varint(out, field));
+            }
         }
     }
 
@@ -377,6 +424,7 @@ impl PredictionChoice {
             5 => Self::Highest(CellChoice::read(fields)?, CellChoice::read(fields)?),
             6 => Self::Lowest(CellChoice::read(fields)?, CellChoice::read(fields)?),
             7 => Self::Line(read_flag(fields)?),
+            8 => Self::Ratio(read_u64(fields)?, Ratio::read(fields)?),
             _ => return Err(unknown()),
         })
     }
@@ -419,6 +467,13 @@ mod tests {
             PredictionChoice::Other(cell),
             PredictionChoice::Lowest(cell, cell),
             PredictionChoice::Line(true),
+            PredictionChoice::Ratio(
+                8,
+                Ratio {
+                    numerator: -1,
+                    denominator: 500,
+                },
+            ),
         ] {
             all.push(Choice::Prediction(prediction));
         }

@@ -599,7 +599,9 @@ impl TableEncoder<'_> {
             let others =
                 (first(number)..number).filter(|&from| self.counts[from] == self.counts[number]);
             let own = self.entropies[number];
-            let gains = others.map(|from| relations::gain(sample(from), sample(number), own));
+            let gains = others.map(|from| {
+                relations::gain(sample(from), sample(number), own, self.options.version)
+            });
             gains.max().unwrap_or(0)
         };
         numbers

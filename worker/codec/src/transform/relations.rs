@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 
+use super::column::ratio_of;
 use super::sampled_entropy::{entropy, number};
 use super::values::ColumnValues;
+use crate::FormatVersion;
 use crate::hash::{IdentityState, hash_bytes};
 
 /// The rows of a sample: of values that hardly repeat, many show whether they always go with the same one.
@@ -60,17 +62,40 @@ impl ColumnSample {
         let both = ours.iter().zip(theirs);
         Some(entropy(both.map(|(a, b)| b.wrapping_sub(*a)).collect()))
     }
+
+    /// The entropy of the differences from a ratio of the numbers of `other`, in 1/256 of a bit.
+    fn differences_from_ratio(&self, other: &Self) -> Option<u64> {
+        let both = self.numbers.as_ref()?.iter().zip(other.numbers.as_ref()?);
+        let both: Vec<(i64, i64)> = both.map(|(a, b)| (*a as i64, *b as i64)).collect();
+        let points = both.iter().map(|(a, b)| (*a as f64, *b as f64));
+        let ratio = ratio_of(&points.collect::<Vec<_>>())?;
+        let left = both
+            .iter()
+            .map(|(a, b)| b.wrapping_sub(ratio.of((*a).into())) as u64);
+        Some(entropy(left.collect()))
+    }
 }
 
 /// How much less the values of `of` may take beside those of `from`, in 1/256 of a bit a value, if their own entropy is `own`.
-pub(super) fn gain(from: &ColumnSample, of: &ColumnSample, own: u64) -> u64 {
+pub(super) fn gain(
+    from: &ColumnSample,
+    of: &ColumnSample,
+    own: u64,
+    version: FormatVersion,
+) -> u64 {
     if from.ids.len() != of.ids.len() {
         return 0;
     }
     if from.decides(of) {
         return own;
     }
-    let differences = from.differences(of).unwrap_or(own);
+    let mut differences = from.differences(of).unwrap_or(own);
+    if version == FormatVersion::V2
+        && differences + LEAST_GAIN > own
+        && let Some(fewer) = from.differences_from_ratio(of)
+    {
+        differences = differences.min(fewer);
+    }
     own.saturating_sub(differences + LEAST_GAIN)
 }
 
@@ -90,13 +115,24 @@ mod tests {
         let key = sample(keys.iter().map(|key| format!("key {key}")));
         let word = sample(keys.iter().map(|key| format!("word {}", key * 7 % 300)));
         let other = sample((0..2000).map(|_| format!("word {}", random.u32(..300))));
-        assert_eq!(gain(&key, &word, 2000), 2000);
-        assert_eq!(gain(&key, &other, 2000), 0);
+        assert_eq!(gain(&key, &word, 2000, FormatVersion::V2), 2000);
+        assert_eq!(gain(&key, &other, 2000, FormatVersion::V2), 0);
         let times: Vec<u64> = (0..2000).map(|_| random.u64(..1 << 40)).collect();
         let begun = sample(times.iter().map(u64::to_string));
         let ended = sample(times.iter().map(|time| (time + time % 5).to_string()));
-        assert!(gain(&begun, &ended, 2500) > 1000);
-        assert_eq!(gain(&begun, &word, 2000), 0);
-        assert_eq!(gain(&sample(std::iter::empty()), &word, 2000), 0);
+        assert!(gain(&begun, &ended, 2500, FormatVersion::V2) > 1000);
+        let cents = sample(
+            times
+                .iter()
+                .map(|time| (time % 100_000 * 100 + 7).to_string()),
+        );
+        let euros = sample(times.iter().map(|time| (time % 100_000).to_string()));
+        assert!(gain(&euros, &cents, 2500, FormatVersion::V2) > 1000);
+        assert_eq!(gain(&euros, &cents, 2500, FormatVersion::V1), 0);
+        assert_eq!(gain(&begun, &word, 2000, FormatVersion::V2), 0);
+        assert_eq!(
+            gain(&sample(std::iter::empty()), &word, 2000, FormatVersion::V2),
+            0
+        );
     }
 }

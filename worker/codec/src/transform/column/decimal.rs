@@ -122,6 +122,13 @@ fn parse(text: &[u8]) -> Option<ParsedDecimal> {
     })
 }
 
+/// A plain decimal number times 10 to the power of `decimals`, if it has no more.
+pub(super) fn at_decimals(text: &[u8], decimals: u8) -> Option<i128> {
+    let parsed = parse(text)?;
+    let shift = decimals.checked_sub(parsed.decimals)?;
+    i128::from(parsed.mantissa).checked_mul(10i128.checked_pow(u32::from(shift))?)
+}
+
 /// A number of another column at the scale of this column, if it fits.
 pub(super) fn at_scale(text: &[u8], format: NumberFormat) -> Option<i64> {
     let number = scaled_decimal(text, format)?;
@@ -462,6 +469,11 @@ impl NumberFormat {
         noise: NoiseUnit::LastPlace,
         steps: 0,
     };
+
+    /// The decimals of the numbers at most.
+    pub(super) fn decimals(self) -> u8 {
+        self.decimals
+    }
 
     /// Whether [`write`] needs each number's decimals.
     pub(super) fn is_listed(self) -> bool {

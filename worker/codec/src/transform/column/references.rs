@@ -173,6 +173,14 @@ impl<'a> ColumnRefs<'a> {
         self.table[column as usize].get(self.row(index))
     }
 
+    /// The same without double quotes around it.
+    pub(crate) fn unquoted(&self, column: u32, index: usize) -> &'a [u8] {
+        match self.value(column, index) {
+            [b'"', inner @ .., b'"'] => inner,
+            text => text,
+        }
+    }
+
     fn index(&self, column: u32) -> Option<&'a ColumnIndex> {
         let index = self.lookup?.indexes.get(column as usize)?;
         Some(index.get_or_init(|| ColumnIndex::of(&self.table[column as usize])))

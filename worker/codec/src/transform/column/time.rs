@@ -2,7 +2,7 @@
 
 use super::{
     context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
-    number,
+    number::{self, OtherReading},
 };
 use crate::{
     Damage,
@@ -281,8 +281,17 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Opti
     })?;
     let mut column = EncodedColumn::of(Tag::Time);
     put_fields(&fields, &mut column.plan);
-    number::encode_numbers(&units, context, &|text| read(text, &fields), &mut column);
+    let at_scale = |text: &[u8]| read(text, &fields);
+    number::encode_numbers(&units, context, reading(&at_scale), &mut column);
     Some(column)
+}
+
+/// How other columns are read by one whose units have no decimals.
+fn reading<'a>(at_scale: &'a dyn Fn(&[u8]) -> Option<i64>) -> OtherReading<'a> {
+    OtherReading {
+        at_scale,
+        decimals: 0,
+    }
 }
 
 fn exact(value: &[u8], fields: &[TimeField]) -> Option<i64> {
@@ -339,8 +348,8 @@ pub(super) fn decode(
     context: &DecodeContext<'_>,
 ) -> Result<ColumnValues, Damage> {
     let fields = read_fields(plan)?;
-    let read = |text: &[u8]| read(text, &fields);
-    let units = number::decode_numbers(count, plan, source, &context.refs, &read)?;
+    let at_scale = |text: &[u8]| read(text, &fields);
+    let units = number::decode_numbers(count, plan, source, &context.refs, reading(&at_scale))?;
     let mut values = ColumnValues::default();
     for units in units {
         values.push_with(context.limit, |out| {

@@ -2,11 +2,13 @@
 
 mod layout;
 mod predict;
+mod ratio;
 
 use self::predict::{OtherColumns, Prediction};
+pub(in crate::transform) use self::ratio::ratio_of;
 pub(super) use self::{
     layout::{put as put_integers, read as read_integers},
-    predict::best_key,
+    predict::{OtherReading, best_key},
 };
 use super::{
     context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
@@ -34,20 +36,22 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Opti
             scaled.listed,
         ));
     }
-    let read = |text: &[u8]| decimal::at_scale(text, scaled.format);
-    encode_numbers(&scaled.numbers, context, &read, &mut column);
+    let reading = OtherReading {
+        at_scale: &|text| decimal::at_scale(text, scaled.format),
+        decimals: scaled.format.decimals(),
+    };
+    encode_numbers(&scaled.numbers, context, reading, &mut column);
     Some(column)
 }
 
-/// Appends integers with the best prediction and layout. `read` converts the text of other columns to
-/// integers.
+/// Appends integers with the best prediction and layout.
 pub(super) fn encode_numbers(
     numbers: &[i64],
     context: &EncodeContext<'_>,
-    read: &dyn Fn(&[u8]) -> Option<i64>,
+    reading: OtherReading<'_>,
     column: &mut EncodedColumn,
 ) {
-    let mut others = OtherColumns::new(&context.refs, numbers.len(), read);
+    let mut others = OtherColumns::new(&context.refs, numbers.len(), reading);
     let left = predict::differences(numbers, context, &mut others, column);
     put_integers(&left, context, column);
 }
@@ -65,8 +69,11 @@ pub(super) fn decode(
     } else {
         None
     };
-    let read = |text: &[u8]| decimal::at_scale(text, format);
-    let numbers = decode_numbers(count, plan, source, &context.refs, &read)?;
+    let reading = OtherReading {
+        at_scale: &|text| decimal::at_scale(text, format),
+        decimals: format.decimals(),
+    };
+    let numbers = decode_numbers(count, plan, source, &context.refs, reading)?;
     let mut values = ColumnValues::with_capacity(count, count * 4);
     for (row, number) in numbers.into_iter().enumerate() {
         let decimals = match &listed {
@@ -90,9 +97,9 @@ pub(super) fn decode_numbers(
     plan: &mut FieldReader<'_>,
     source: &mut StreamSource,
     refs: &ColumnRefs<'_>,
-    read: &dyn Fn(&[u8]) -> Option<i64>,
+    reading: OtherReading<'_>,
 ) -> Result<Vec<i64>, Damage> {
-    let prediction = Prediction::read(plan, refs)?;
+    let prediction = Prediction::read(source.version, plan, refs)?;
     let left = read_integers(count, plan, source)?;
-    Ok(prediction.restore(left, &mut OtherColumns::new(refs, count, read)))
+    Ok(prediction.restore(left, &mut OtherColumns::new(refs, count, reading)))
 }

@@ -9,10 +9,11 @@ use super::{
         references::ColumnRefs,
     },
     layout,
+    ratio::ScaledColumn,
 };
 use crate::transform::choices::{CellChoice, Choice, PredictionChoice};
 use crate::{
-    Damage, Effort,
+    Damage, Effort, FormatVersion,
     bytes::{FieldReader, put_varint, unzigzag, zigzag},
     transform::values::ColumnValues,
 };
@@ -43,6 +44,8 @@ pub(super) enum Prediction {
     Lowest(CellRef, CellRef),
     /// The row number times this step, in units of 2^-32.
     Line(i64),
+    /// Another column's number times a ratio. Only in version 2.
+    Ratio(ScaledColumn),
 }
 
 impl Prediction {
@@ -62,11 +65,16 @@ impl Prediction {
             Self::Highest(a, b) => put(5, &[cell(a), cell(b)]),
             Self::Lowest(a, b) => put(6, &[cell(a), cell(b)]),
             Self::Line(step) => put(7, &[zigzag(step)]),
+            Self::Ratio(scaled) => put(8, &scaled.fields()),
         }
     }
 
     /// Reads a prediction. It may name only columns before this one.
-    pub(super) fn read(plan: &mut FieldReader<'_>, refs: &ColumnRefs<'_>) -> Result<Self, Damage> {
+    pub(super) fn read(
+        version: FormatVersion,
+        plan: &mut FieldReader<'_>,
+        refs: &ColumnRefs<'_>,
+    ) -> Result<Self, Damage> {
         let known = |column: u64| {
             u32::try_from(column)
                 .ok()
@@ -91,6 +99,10 @@ impl Prediction {
             5 => Self::Highest(cell(plan)?, cell(plan)?),
             6 => Self::Lowest(cell(plan)?, cell(plan)?),
             7 => Self::Line(unzigzag(plan.varint()?)),
+            8 if version == FormatVersion::V2 => {
+                let column = known(plan.varint()?)?;
+                Self::Ratio(ScaledColumn::read(column, plan)?)
+            }
             _ => return Err(Damage::new("an unknown prediction")),
         })
     }
@@ -100,9 +112,12 @@ impl Prediction {
         match self {
             Self::Delta | Self::OtherDelta(_) => (1, 0),
             Self::DeltaOfDelta => (2, -1),
-            Self::Zero | Self::Other(_) | Self::Highest(..) | Self::Lowest(..) | Self::Line(_) => {
-                (0, 0)
-            }
+            Self::Zero
+            | Self::Other(_)
+            | Self::Highest(..)
+            | Self::Lowest(..)
+            | Self::Line(_)
+            | Self::Ratio(_) => (0, 0),
         }
     }
 
@@ -135,6 +150,9 @@ impl Prediction {
             }
             Self::Line(step) => rows
                 .map(|row| ((row as i128 * i128::from(step)) >> 32) as i64)
+                .collect(),
+            Self::Ratio(scaled) => rows
+                .map(|row| scaled.number(others.refs, others.reading.decimals, row))
                 .collect(),
         }
     }
@@ -175,13 +193,21 @@ fn weigh(times: i64, number: i64) -> i64 {
     number.wrapping_mul(times)
 }
 
+/// How the text of other columns is read.
+#[derive(Clone, Copy)]
+pub(in crate::transform::column) struct OtherReading<'a> {
+    /// As a number at the scale of this column.
+    pub(in crate::transform::column) at_scale: &'a dyn Fn(&[u8]) -> Option<i64>,
+    /// The decimals of this column.
+    pub(in crate::transform::column) decimals: u8,
+}
+
 /// The numbers of other columns; each column is read once.
 pub(super) struct OtherColumns<'a> {
     refs: &'a ColumnRefs<'a>,
     /// The number of rows of the current column.
     count: usize,
-    /// Reads the text of another column at the scale of this column.
-    read: &'a dyn Fn(&[u8]) -> Option<i64>,
+    reading: OtherReading<'a>,
     known: HashMap<u32, NumberColumn>,
 }
 
@@ -193,15 +219,11 @@ struct NumberColumn {
 
 impl<'a> OtherColumns<'a> {
     /// The columns of `refs` with `count` rows.
-    pub(super) fn new(
-        refs: &'a ColumnRefs<'a>,
-        count: usize,
-        read: &'a dyn Fn(&[u8]) -> Option<i64>,
-    ) -> Self {
+    pub(super) fn new(refs: &'a ColumnRefs<'a>, count: usize, reading: OtherReading<'a>) -> Self {
         Self {
             refs,
             count,
-            read,
+            reading,
             known: HashMap::new(),
         }
     }
@@ -211,7 +233,7 @@ impl<'a> OtherColumns<'a> {
             let mut readable = 0;
             let numbers = (0..self.count)
                 .map(|row| {
-                    let number = (self.read)(unquoted(self.refs.value(column, row)));
+                    let number = (self.reading.at_scale)(self.refs.unquoted(column, row));
                     readable += usize::from(number.is_some());
                     number.unwrap_or(0)
                 })
@@ -226,13 +248,6 @@ impl<'a> OtherColumns<'a> {
         let numbers = &self.column(cell.column).numbers;
         rows.map(|row| numbers[(row + usize::from(cell.next)).min(last)])
             .collect()
-    }
-}
-
-fn unquoted(text: &[u8]) -> &[u8] {
-    match text {
-        [b'"', inner @ .., b'"'] => inner,
-        _ => text,
     }
 }
 
@@ -293,6 +308,10 @@ impl Prediction {
             PredictionChoice::Line(integer) => {
                 Self::Line(*lines(numbers).get(usize::from(integer))?)
             }
+            PredictionChoice::Ratio(column, ratio) => Self::Ratio(ScaledColumn {
+                column: context.refs.column(column)?,
+                ratio,
+            }),
         })
     }
 
@@ -313,6 +332,9 @@ impl Prediction {
             Self::Highest(a, b) => PredictionChoice::Highest(cell(a)?, cell(b)?),
             Self::Lowest(a, b) => PredictionChoice::Lowest(cell(a)?, cell(b)?),
             Self::Line(step) => PredictionChoice::Line(lines(numbers).first() != Some(&step)),
+            Self::Ratio(scaled) => {
+                PredictionChoice::Ratio(context.refs.key(scaled.column)?, scaled.ratio)
+            }
         })
     }
 }
@@ -352,6 +374,19 @@ fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<
                 cells.push((rate(Prediction::Other(cell), others), cell));
             }
         }
+        if context.version == FormatVersion::V2 {
+            for column in varying(context).take(NEAREST) {
+                if let Some(scaled) = ScaledColumn::fit(
+                    column,
+                    numbers,
+                    rows.clone(),
+                    others.refs,
+                    others.reading.decimals,
+                ) {
+                    rate(Prediction::Ratio(scaled), others);
+                }
+            }
+        }
         cells.sort_by_key(|(cost, _)| *cost);
         cells.truncate(PAIRED);
         for (number, &(_, a)) in cells.iter().enumerate() {
@@ -367,17 +402,17 @@ fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<
 
 /// The columns before this one that vary and hold mostly numbers, the nearest first.
 fn neighbours(context: &EncodeContext<'_>, others: &mut OtherColumns<'_>) -> Vec<u32> {
-    let varies = |column: &u32| {
-        context
-            .refs
-            .distinct(*column)
-            .is_none_or(|distinct| distinct > 1)
-    };
-    let usable = context.refs.usable().iter().rev().copied().filter(varies);
-    usable
+    varying(context)
         .take(NEAREST)
         .filter(|&column| others.column(column).readable * 2 > others.count)
         .collect()
+}
+
+/// The columns before this one that vary, the nearest first.
+fn varying<'c>(context: &'c EncodeContext<'_>) -> impl Iterator<Item = u32> + 'c {
+    let distinct = |column: u32| context.refs.distinct(column);
+    let usable = context.refs.usable().iter().rev().copied();
+    usable.filter(move |&column| distinct(column).is_none_or(|distinct| distinct > 1))
 }
 
 /// Fewer numbers make no line.
