@@ -169,8 +169,12 @@ impl BlockEncoder<'_> {
         base: Option<Arc<SchemaPlan>>,
     ) -> Option<TableBlock> {
         let layouts = structure.layouts.clone();
+        // A sample of a small table shows too little of what follows from what, and the whole takes too long to compare.
+        let is_clear = structure.is_table
+            && self.raw.len() <= SMALL_TABLE_BYTES
+            && self.options.effort != Effort::Max;
         let layouts = match layouts.len() {
-            2.. => self.by_sample(layouts),
+            2.. if !is_clear => self.by_sample(layouts),
             _ => layouts.into_iter().map(|layout| (layout, None)).collect(),
         };
         let found = layouts.into_iter().find_map(|(layout, encoded)| {
@@ -339,20 +343,24 @@ impl BlockEncoder<'_> {
 /// Lines must be smaller than rows by this share and these bytes.
 const LINES_SHARE: usize = 64;
 const LINES_BYTES: usize = 32;
-/// The size of a sample of lines in bytes.
-const SAMPLE_BYTES: usize = 48 << 10;
+/// Rows that are a table of at most so many bytes are not compared with lines, but at effort max.
+const SMALL_TABLE_BYTES: usize = 96 << 10;
+/// The size of a sample of lines in bytes: this share of a block, within these limits.
+const SAMPLE_SHARE: usize = 4;
+const SAMPLE_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=48 << 10;
 
 /// Whole lines from the middle of a block.
 fn line_sample(raw: &[u8]) -> &[u8] {
-    if raw.len() <= 2 * SAMPLE_BYTES {
+    let len = (raw.len() / SAMPLE_SHARE).clamp(*SAMPLE_BYTES.start(), *SAMPLE_BYTES.end());
+    if raw.len() <= 2 * len {
         return raw;
     }
     let newline_after = |at: usize| {
         let newline = raw[at..].iter().position(|&byte| byte == b'\n');
         newline.map_or(raw.len(), |newline| at + newline + 1)
     };
-    let start = newline_after((raw.len() - SAMPLE_BYTES) / 2);
-    let end = newline_after((start + SAMPLE_BYTES).min(raw.len()));
+    let start = newline_after((raw.len() - len) / 2);
+    let end = newline_after((start + len).min(raw.len()));
     &raw[start..end]
 }
 

@@ -191,15 +191,60 @@ impl LiteralPrices {
 
 /// The size of `bytes` at their order-0 entropy.
 pub(crate) fn entropy_bytes(bytes: &[u8]) -> usize {
-    let mut counts = [0u32; 256];
-    for &byte in bytes {
-        counts[usize::from(byte)] += 1;
+    entropy_bytes_of(bytes.iter().copied())
+}
+
+/// The size of bytes at their order-0 entropy.
+pub(crate) fn entropy_bytes_of(bytes: impl Iterator<Item = u8>) -> usize {
+    let mut entropy = Entropy::default();
+    bytes.for_each(|byte| entropy.add(byte));
+    (entropy.bits() / 8.0) as usize + 1
+}
+
+/// The order-0 entropy of symbols. It is added up symbol by symbol: most samples are shorter than a pass over all counts.
+pub(crate) struct Entropy {
+    counts: [u32; 256],
+    symbols: u32,
+    /// The sum over all counts of the count times its logarithm, in units of 1 / [`Self::BIT`] bit.
+    sum: u64,
+}
+
+impl Default for Entropy {
+    fn default() -> Self {
+        Self {
+            counts: [0; 256],
+            symbols: 0,
+            sum: 0,
+        }
     }
-    let total = bytes.len() as f64;
-    let bits: f64 = counts
-        .iter()
-        .filter(|&&count| count > 0)
-        .map(|&count| f64::from(count) * (total / f64::from(count)).log2())
-        .sum();
-    (bits / 8.0) as usize + 1
+}
+
+impl Entropy {
+    const BIT: f64 = 65536.0;
+
+    /// Adds a symbol.
+    pub(crate) fn add(&mut self, symbol: u8) {
+        /// What is computed once.
+        static STEPS: LazyLock<[u32; 2048]> =
+            LazyLock::new(|| std::array::from_fn(|count| Entropy::step(count as u32)));
+        let count = &mut self.counts[usize::from(symbol)];
+        let step = STEPS.get(*count as usize).copied();
+        self.sum += u64::from(step.unwrap_or_else(|| Self::step(*count)));
+        *count += 1;
+        self.symbols += 1;
+    }
+
+    /// What one more adds to a count times its logarithm.
+    fn step(count: u32) -> u32 {
+        ((times_its_logarithm(count + 1) - times_its_logarithm(count)) * Self::BIT) as u32
+    }
+
+    /// The size of all symbols in bits.
+    pub(crate) fn bits(&self) -> f64 {
+        times_its_logarithm(self.symbols) - self.sum as f64 / Self::BIT
+    }
+}
+
+fn times_its_logarithm(count: u32) -> f64 {
+    f64::from(count) * f64::from(count.max(1)).log2()
 }

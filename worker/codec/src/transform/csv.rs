@@ -132,20 +132,24 @@ fn uniform(counts: &[usize]) -> Option<usize> {
 }
 
 /// The layouts that fit nearly all rows of a sample: the delimiter with the most columns, and spaces
-/// between a fixed number of fields and the rest of the row. With the number of columns of the first.
-pub(super) fn layouts(raw: &[u8]) -> (Vec<RowLayout>, usize) {
+/// between a fixed number of fields and the rest of the row.
+pub(super) fn layouts(raw: &[u8]) -> RowLayouts {
     let layout = |delimiter, max_fields: usize| RowLayout {
         delimiter,
         max_fields: max_fields.min(MAX_COLUMNS) as u16,
     };
     let best = DELIMITERS
         .into_iter()
-        .filter_map(|delimiter| Some((uniform(&field_counts(raw, delimiter))?, delimiter)))
-        .max_by_key(|&(usual, _)| usual);
-    let mut found: Vec<RowLayout> = best
-        .map(|(_, delimiter)| layout(delimiter, MAX_COLUMNS))
-        .into_iter()
-        .collect();
+        .filter_map(|delimiter| {
+            let counts = field_counts(raw, delimiter);
+            let usual = uniform(&counts)?;
+            // The last row may be cut.
+            let others = &counts[..counts.len() - 1];
+            let is_table = usual >= TABLE_FIELDS && others.iter().all(|&count| count == usual);
+            Some((usual, is_table, layout(delimiter, MAX_COLUMNS)))
+        })
+        .max_by_key(|&(usual, ..)| usual);
+    let mut found: Vec<RowLayout> = best.iter().map(|(.., layout)| *layout).collect();
     let mut counts = field_counts(raw, b' ');
     let usual = uniform(&counts);
     counts.sort_unstable();
@@ -156,7 +160,24 @@ pub(super) fn layouts(raw: &[u8]) -> (Vec<RowLayout>, usize) {
     if fewest > 1 && usual != Some(fewest) {
         found.push(layout(b' ', fewest));
     }
-    (found, best.map_or(0, |(usual, _)| usual))
+    RowLayouts {
+        found,
+        fields: best.map_or(0, |(usual, ..)| usual),
+        is_table: best.is_some_and(|(_, is_table, _)| is_table),
+    }
+}
+
+/// Rows of at least so many fields between delimiters are a table if all have as many.
+const TABLE_FIELDS: usize = 3;
+
+/// The layouts that fit nearly all rows.
+pub(super) struct RowLayouts {
+    /// That with the most columns first.
+    pub(super) found: Vec<RowLayout>,
+    /// The number of its columns.
+    pub(super) fields: usize,
+    /// It fits all rows, and its delimiter is no space.
+    pub(super) is_table: bool,
 }
 
 /// Splits CSV into columns: the number of fields in each row, then the fields by position.

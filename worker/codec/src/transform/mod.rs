@@ -106,6 +106,8 @@ impl TableLayout {
 pub(crate) struct Structure {
     /// The tables that fit it.
     pub(crate) layouts: Vec<TableLayout>,
+    /// The first of them fits all of it.
+    pub(crate) is_table: bool,
     /// Hashes of features of its schema, sorted.
     pub(crate) sketch: Vec<u64>,
     /// The table of JSON, which that reading has split already.
@@ -118,6 +120,7 @@ impl Structure {
         match json::split(raw) {
             Some((table, sketch)) if table.columns.len() <= MAX_COLUMNS => Self {
                 layouts: vec![TableLayout::Json],
+                is_table: true,
                 sketch,
                 json: Some(table),
             },
@@ -127,12 +130,13 @@ impl Structure {
 
     /// The structure of lines.
     pub(crate) fn of_lines(raw: &[u8]) -> Self {
-        let (rows, fields) = csv::layouts(raw);
-        let sketch = sketch::of_lines(raw, &rows, fields);
-        let mut layouts: Vec<TableLayout> = rows.into_iter().map(TableLayout::Rows).collect();
+        let rows = csv::layouts(raw);
+        let sketch = sketch::of_lines(raw, &rows.found, rows.fields);
+        let mut layouts: Vec<TableLayout> = rows.found.into_iter().map(TableLayout::Rows).collect();
         layouts.push(TableLayout::Lines);
         Self {
             layouts,
+            is_table: rows.is_table,
             sketch,
             json: None,
         }

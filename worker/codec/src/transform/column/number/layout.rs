@@ -7,7 +7,7 @@ use crate::{
     Damage, Effort, FormatVersion,
     bits::{BitReader, BitWriter},
     bytes::{FieldReader, put_varint, unzigzag, zigzag},
-    entropy::cost::{entropy_bytes, literals_bytes},
+    entropy::cost::{Entropy, entropy_bytes_of, literals_bytes},
     transform::streams::{Extent, RawStream, StreamKind, StreamSource},
 };
 
@@ -76,7 +76,7 @@ pub(super) fn estimate(numbers: &[i64]) -> usize {
     let cost = |sign| {
         let some = unsigned(numbers, sign);
         let planes = (0..width_of(&some))
-            .map(|plane| entropy_bytes(&plane_of(&some, plane)))
+            .map(|plane| entropy_bytes_of(bytes_of(&some, plane)))
             .sum::<usize>();
         planes.min(Buckets(2).estimate(&some))
     };
@@ -305,10 +305,13 @@ fn width_of(numbers: &[u64]) -> usize {
 }
 
 fn plane_of(numbers: &[u64], plane: usize) -> Vec<u8> {
+    bytes_of(numbers, plane).collect()
+}
+
+fn bytes_of(numbers: &[u64], plane: usize) -> impl Iterator<Item = u8> {
     numbers
         .iter()
-        .map(|number| (number >> (8 * plane)) as u8)
-        .collect()
+        .map(move |number| (number >> (8 * plane)) as u8)
 }
 
 /// The largest precision of buckets: 2 to the power of this in each doubling.
@@ -346,22 +349,14 @@ impl Buckets {
     }
 
     fn estimate(self, numbers: &[u64]) -> usize {
-        let mut counts = vec![0u32; 64 << self.0];
+        let mut coded = Entropy::default();
         let mut bits = 0;
         for &number in numbers {
             let (bucket, below) = self.of(number);
-            if let Some(count) = counts.get_mut(bucket as usize) {
-                *count += 1;
-            }
+            coded.add(bucket as u8);
             bits += u64::from(below);
         }
-        let total = numbers.len() as f64;
-        let coded: f64 = counts
-            .iter()
-            .filter(|&&count| count > 0)
-            .map(|&count| f64::from(count) * (total / f64::from(count)).log2())
-            .sum();
-        ((coded + bits as f64) / 8.0) as usize + 1
+        ((coded.bits() + bits as f64) / 8.0) as usize + 1
     }
 
     fn put(self, numbers: &[u64], column: &mut EncodedColumn) {

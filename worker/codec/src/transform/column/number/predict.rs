@@ -253,6 +253,8 @@ impl<'a> OtherColumns<'a> {
 
 /// The number of nearest columns to try as predictions.
 const NEAREST: usize = 16;
+/// The numbers that are worth the try of a column.
+const ROWS_OF_A_TRY: usize = 12;
 /// The number of those to try in pairs.
 const PAIRED: usize = 4;
 
@@ -348,62 +350,97 @@ fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<
     };
     let start = numbers.len().saturating_sub(sampled) / 2;
     let rows = start..(start + sampled).min(numbers.len());
+    let few = spread(rows.clone());
     let mut rated = Vec::new();
-    let mut rate = |prediction: Prediction, others: &mut OtherColumns<'_>| {
-        let left = prediction.residuals(numbers, rows.clone(), others);
-        let cost = layout::estimate(&left);
-        rated.push((cost, prediction));
-        cost
+    let cost_in = |prediction: Prediction, rows: Range<usize>, others: &mut OtherColumns<'_>| {
+        layout::estimate(&prediction.residuals(numbers, rows, others))
     };
-    for prediction in [
+    let cost_of_few = |prediction: Prediction, others: &mut OtherColumns<'_>| {
+        let left = few
+            .iter()
+            .flat_map(|rows| prediction.residuals(numbers, rows.clone(), others));
+        layout::estimate(&left.collect::<Vec<_>>())
+    };
+    let simple = [
         Prediction::Zero,
         Prediction::Delta,
         Prediction::DeltaOfDelta,
-    ] {
-        rate(prediction, others);
-    }
-    for step in lines(numbers) {
-        rate(Prediction::Line(step), others);
-    }
-    {
-        let mut cells = Vec::new();
-        for column in neighbours(context, others) {
-            rate(Prediction::OtherDelta(column), others);
-            for next in [false, true] {
-                let cell = CellRef { column, next };
-                cells.push((rate(Prediction::Other(cell), others), cell));
-            }
+    ];
+    let lines = lines(numbers).into_iter().map(Prediction::Line);
+    let mut simplest = usize::MAX;
+    for prediction in simple.into_iter().chain(lines) {
+        rated.push((cost_in(prediction, rows.clone(), others), prediction));
+        if !few.is_empty() {
+            simplest = simplest.min(cost_of_few(prediction, others));
         }
-        if context.version == FormatVersion::V2 {
-            for column in varying(context).take(NEAREST) {
-                if let Some(scaled) = ScaledColumn::fit(
-                    column,
-                    numbers,
-                    rows.clone(),
-                    others.refs,
-                    others.reading.decimals,
-                ) {
-                    rate(Prediction::Ratio(scaled), others);
-                }
-            }
+    }
+    let mut rate = |prediction: Prediction, others: &mut OtherColumns<'_>| {
+        // Most columns say nothing of each other: some rows show it.
+        if !few.is_empty() && cost_of_few(prediction, others) >= simplest {
+            return None;
         }
-        cells.sort_by_key(|(cost, _)| *cost);
-        cells.truncate(PAIRED);
-        for (number, &(_, a)) in cells.iter().enumerate() {
-            for &(_, b) in &cells[..number] {
-                rate(Prediction::Highest(a, b), others);
-                rate(Prediction::Lowest(a, b), others);
-            }
+        let cost = cost_in(prediction, rows.clone(), others);
+        rated.push((cost, prediction));
+        Some(cost)
+    };
+    let nearest = nearest(numbers.len());
+    let mut cells = Vec::new();
+    for column in neighbours(nearest, context, others) {
+        rate(Prediction::OtherDelta(column), others);
+        for next in [false, true] {
+            let cell = CellRef { column, next };
+            cells.extend(rate(Prediction::Other(cell), others).map(|cost| (cost, cell)));
+        }
+    }
+    if context.version == FormatVersion::V2 {
+        for column in varying(context).take(nearest) {
+            let scaled = ScaledColumn::fit(
+                column,
+                numbers,
+                rows.clone(),
+                others.refs,
+                others.reading.decimals,
+            );
+            scaled.and_then(|scaled| rate(Prediction::Ratio(scaled), others));
+        }
+    }
+    cells.sort_by_key(|(cost, _)| *cost);
+    cells.truncate(PAIRED);
+    for (number, &(_, a)) in cells.iter().enumerate() {
+        for &(_, b) in &cells[..number] {
+            rate(Prediction::Highest(a, b), others);
+            rate(Prediction::Lowest(a, b), others);
         }
     }
     let best = rated.into_iter().min_by_key(|(cost, _)| *cost);
     best.map_or(Prediction::Zero, |(_, prediction)| prediction)
 }
 
+/// How many of the nearest columns are tried for so many numbers: few numbers repay few tries.
+fn nearest(numbers: usize) -> usize {
+    (numbers / ROWS_OF_A_TRY).clamp(1, NEAREST)
+}
+
+/// Short runs from all parts of a sample that is long enough to save time so.
+fn spread(sample: Range<usize>) -> Vec<Range<usize>> {
+    const RUNS: usize = 8;
+    const RUN: usize = 16;
+    if sample.len() < 4 * RUNS * RUN {
+        return Vec::new();
+    }
+    let gap = (sample.len() - RUN) / (RUNS - 1);
+    let start = |run: usize| sample.start + run * gap;
+    (0..RUNS).map(|run| start(run)..start(run) + RUN).collect()
+}
+
 /// The columns before this one that vary and hold mostly numbers, the nearest first.
-fn neighbours(context: &EncodeContext<'_>, others: &mut OtherColumns<'_>) -> Vec<u32> {
+fn neighbours(
+    nearest: usize,
+    context: &EncodeContext<'_>,
+    others: &mut OtherColumns<'_>,
+) -> Vec<u32> {
     varying(context)
-        .take(NEAREST)
+        .take(nearest)
         .filter(|&column| others.column(column).readable * 2 > others.count)
         .collect()
 }
