@@ -741,3 +741,23 @@ fn all_mistakes_of_a_pipeline_and_of_its_inline_schema_are_in_one_answer() {
     let quoted = WorkFolder::with_spec("  codec: {blockSize: \"01000000\"}");
     quoted.run_well(&["validate", "pipeline.yaml"]);
 }
+
+#[test]
+fn a_role_without_a_file_does_not_take_the_messages_of_the_pipeline_whose_data_folder_it_is() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/a.json", "{\"a\":1.50}");
+    folder.run_well(&[
+        "submit",
+        "data/in/a.json",
+        "-p",
+        "pipeline.yaml",
+        "--data",
+        "data",
+    ]);
+    for role in ["compress", "decompress"] {
+        let words = ["data folder of pipeline", "FILE.yaml", "--data"];
+        says(&folder, &[role, "--data", "data"], 64, &words);
+    }
+    folder.run_well(&["run", "pipeline.yaml", "--data", "data"]);
+    assert_eq!(folder.files("data/out")["a.json"], b"{\"a\":1.50}".to_vec());
+}

@@ -218,7 +218,7 @@ pub struct QueueSpec {
     /// Visibility timeout of a received message in seconds. Workers extend it while they process the message.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 10, max = 43_200)))]
     pub visibility_timeout_seconds: i32,
-    /// Failures of its own after which a file becomes a dead letter, over at least ten minutes in which other files could be worked on. The workers count them; releases, killed workers and outages do not count. The queue's own maxReceiveCount is 1000, a last resort.
+    /// Failures of its own after which a file becomes a dead letter, ten minutes after the first at the earliest. One counts while other files of its size can be worked on; releases, killed workers and outages do not count. The queue's own maxReceiveCount is 1000, a last resort.
     #[cfg_attr(feature = "kubernetes", schemars(range(min = 2, max = 1_000)))]
     pub max_receive_count: i32,
 }

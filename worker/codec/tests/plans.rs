@@ -352,6 +352,36 @@ fn columns_that_are_ratios_of_another_take_no_bytes_of_their_own_in_version_2() 
 }
 
 #[test]
+fn files_whose_columns_say_the_same_lose_at_most_five_per_cent_with_the_plan_of_any_of_them() {
+    let mut rng = Rng::with_seed(32);
+    let mut file = || {
+        let rows = (0..1500).map(|_| {
+            let base = rng.u32(..5000);
+            let (tripled, part) = (base * 3 + 1, base / 7);
+            format!(
+                "{base},{tripled},{},u-{base:05},{base:x},{part}\n",
+                base % 97
+            )
+        });
+        rows.collect::<String>().into_bytes()
+    };
+    let files: Vec<Vec<u8>> = (0..4).map(|_| file()).collect();
+    for version in [FormatVersion::V1, FormatVersion::V2] {
+        let packer = Packer::new(OPTIONS).with_version(version);
+        let fresh: Vec<usize> = files.iter().map(|raw| pack(&packer, raw).0.len()).collect();
+        for first in &files {
+            let store = PlanStore::default();
+            pack(&packer.clone().with_store(&store), first);
+            let planned = packer.clone().with_plan(store.plan());
+            for (raw, fresh) in files.iter().zip(&fresh) {
+                let planned = pack(&planned, raw).0.len();
+                assert!(planned <= fresh + fresh / 20, "{planned} and {fresh} bytes");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_column_that_becomes_a_ratio_of_another_loses_at_most_five_per_cent() {
     let mut rng = Rng::with_seed(31);
     let mut amounts = |follows: bool| {
@@ -546,6 +576,11 @@ fn a_damaged_or_foreign_plan_is_refused() {
         assert!(Plan::from_bytes(&bad).is_err(), "byte {at}");
         assert!(Plan::from_bytes(&good[..at]).is_err(), "{at} bytes");
     }
+    let said = |bytes: &[u8]| Plan::from_bytes(bytes).expect_err("refused").to_string();
+    assert!(said(&raw).contains("'streampress train' makes one"));
+    assert!(said(&good[..good.len() - 1]).contains("train it again"));
+    let of_before = [&good[..4], &[good[4] - 1], &good[5..]].concat();
+    assert!(said(&of_before).contains("plan version"));
 }
 
 #[test]

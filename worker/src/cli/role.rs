@@ -17,8 +17,9 @@ use tracing::{info, warn};
 use super::advice::PipelineWords;
 use super::args::PipelineArgs;
 use super::{output, roles_memory, signals, threads_that_fit};
-use crate::config::{Config, settings};
-use crate::journal::{FileJournal, NoJournal, SqliteJournal};
+use crate::config::{BadConfiguration, Config, settings};
+
+use crate::journal::{FileJournal, NoJournal, SourceJournal as _, SqliteJournal};
 use crate::roles::connect::{self, Backend};
 use crate::roles::context::RoleContext;
 use crate::roles::earlier_state::EarlierState;
@@ -225,6 +226,7 @@ impl RoleCommand {
         let opened = local.clone();
         let journal = blocking(move || SqliteJournal::open(&opened)).await;
         let journal = journal.context("opening the journal of the data folder")?;
+        self.refuse_folder_of_another(&journal).await?;
         info!(
             pipeline = self.config.identity().pipeline,
             data = %self.data.display(),
@@ -232,6 +234,27 @@ impl RoleCommand {
         );
         let locks = connect::local_locks(&local);
         Ok((Backend::Embedded(local), locks, journal))
+    }
+
+    /// The original's variables name no pipeline: with them, a worker would take the messages of the pipeline whose folder it is.
+    async fn refuse_folder_of_another(&self, journal: &SqliteJournal) -> Result<()> {
+        let known = journal.get(PIPELINE_KEY).await?;
+        match (&self.config, known) {
+            (Config::Legacy(_), Some(pipeline)) => Err(BadConfiguration::new(format!(
+                "{} is the data folder of pipeline {pipeline}, and the Python original's variables would be used: give the \
+                 pipeline's FILE.yaml, or another folder (--data)",
+                self.data.display()
+            ))
+            .into()),
+            (Config::Legacy(_), None) => Ok(()),
+            (Config::File(_) | Config::Variable(_), known) => {
+                let pipeline = &self.config.identity().pipeline;
+                if known.as_ref() != Some(pipeline) {
+                    journal.set(PIPELINE_KEY, pipeline).await?;
+                }
+                Ok(())
+            }
+        }
     }
 
     /// In a cluster the slots are Leases; elsewhere a worker on AWS has slots of its own.
@@ -248,6 +271,9 @@ impl RoleCommand {
         }
     }
 }
+
+/// The key of the journal under which the pipeline of a data folder is.
+const PIPELINE_KEY: &str = "pipeline";
 
 /// Kubernetes sets this variable in every container.
 fn is_in_pod() -> bool {

@@ -112,19 +112,23 @@ impl Plan {
     }
 
     fn read(bytes: &[u8]) -> Result<Self, Damage> {
-        let damaged = || Damage::new("not a plan file, or a damaged one");
-        let start = bytes.len().checked_sub(CHECK_BYTES).ok_or_else(damaged)?;
-        let (body, check) = bytes.split_at(start);
-        let content = body.strip_prefix(&MAGIC).ok_or_else(damaged)?;
-        if blake3::hash(body).as_bytes()[..CHECK_BYTES] != *check {
-            return Err(damaged());
-        }
-        let mut fields = FieldReader::new(content);
+        let Some(content) = bytes.strip_prefix(&MAGIC) else {
+            return Err(Damage::new(
+                "not a plan file: 'streampress train' makes one",
+            ));
+        };
+        let damaged = || Damage::new("cut or changed since it was made: train it again");
+        let content_len = content.len().checked_sub(CHECK_BYTES).ok_or_else(damaged)?;
+        let (body, check) = bytes.split_at(MAGIC.len() + content_len);
+        let mut fields = FieldReader::new(&content[..content_len]);
         let version = fields.byte()?;
         if version != VERSION {
             return Err(Damage::new(format!(
                 "plan version {version}; this program reads version {VERSION} (train it again)"
             )));
+        }
+        if blake3::hash(body).as_bytes()[..CHECK_BYTES] != *check {
+            return Err(damaged());
         }
         let count = fields.size(MAX_SCHEMAS, "the number of schemas")?;
         let schemas = (0..count)

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use xz2::stream::{Check, LzmaOptions, MtStreamBuilder, PRESET_EXTREME, Stream};
 
 use super::LARGEST_FILE_BYTES;
-use streampress_codec::{hybrid, legacy};
+use streampress_codec::{FormatVersion, hybrid, legacy};
 
 /// The codec that all others are compared with.
 pub(super) const REFERENCE: &str = "xz -9e";
@@ -33,9 +33,12 @@ pub(super) struct BenchCodec {
 
 /// All of them; the seed format only for a name whose ending it knows.
 pub(super) fn codecs(name: &str, threads: usize) -> Vec<BenchCodec> {
-    let mut all: Vec<BenchCodec> = hybrid::Effort::ALL
-        .iter()
-        .map(|effort| hybrid_codec(*effort, threads))
+    let efforts = hybrid::Effort::ALL.into_iter();
+    let mut all: Vec<BenchCodec> = efforts
+        .flat_map(|effort| {
+            [FormatVersion::V1, FormatVersion::V2]
+                .map(|version| hybrid_codec(effort, version, threads))
+        })
         .collect();
     if let Some(format) = legacy::LegacyFormat::of_name(name) {
         all.push(seed_codec(format));
@@ -63,7 +66,28 @@ pub(super) fn rivals() -> Vec<BenchCodec> {
         simple("brotli -11 -w 24", brotli_pack, |packed| {
             drain(brotli::Decompressor::new(packed, 64 << 10))
         }),
+        #[cfg(feature = "bench")]
+        simple("PPMd -o 16 -m 64", ppmd_pack, |packed| {
+            drain(ppmd_rust::Ppmd7Decoder::new(
+                packed,
+                PPMD_ORDER,
+                PPMD_MEMORY_BYTES,
+            )?)
+        }),
     ]
+}
+
+/// As `7z -m0=PPMd -mx=7`.
+#[cfg(feature = "bench")]
+const PPMD_ORDER: u32 = 16;
+#[cfg(feature = "bench")]
+const PPMD_MEMORY_BYTES: u32 = 64 << 20;
+
+#[cfg(feature = "bench")]
+fn ppmd_pack(raw: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = ppmd_rust::Ppmd7Encoder::new(Vec::new(), PPMD_ORDER, PPMD_MEMORY_BYTES)?;
+    encoder.write_all(raw)?;
+    Ok(encoder.finish(true)?)
 }
 
 #[cfg(feature = "bench")]
@@ -96,14 +120,18 @@ fn brotli_pack(raw: &[u8]) -> Result<Vec<u8>> {
     Ok(packed)
 }
 
-fn hybrid_codec(effort: hybrid::Effort, threads: usize) -> BenchCodec {
+fn hybrid_codec(effort: hybrid::Effort, version: FormatVersion, threads: usize) -> BenchCodec {
     let options = hybrid::CodecOptions {
         effort,
         threads,
         ..Default::default()
     };
-    let name = format!("hybrid {}", effort.name());
-    hybrid_with(name, hybrid::Packer::new(options), threads)
+    let name = match version {
+        FormatVersion::V1 => format!("hybrid {}", effort.name()),
+        FormatVersion::V2 => format!("hybrid {}, version 2", effort.name()),
+    };
+    let packer = hybrid::Packer::new(options).with_version(version);
+    hybrid_with(name, packer, threads)
 }
 
 /// The hybrid format by `packer`, unpacked on `threads` threads.

@@ -10,11 +10,12 @@ use std::{
 use super::{
     context::{DecodeContext, EncodeContext, EncodedColumn, Tag},
     decode_rows, encode_rows,
+    references::ColumnRefs,
 };
 use crate::{
     Damage, Effort,
     bytes::{FieldReader, put_varint},
-    transform::{streams::StreamSource, values::ColumnValues},
+    transform::{sampled_entropy::number, streams::StreamSource, values::ColumnValues},
 };
 
 /// The largest number of key columns.
@@ -129,28 +130,61 @@ pub(super) fn best_refs(values: &ColumnValues, context: &EncodeContext<'_>) -> V
         2
     };
     while keys.len() < max {
-        let best = nearest
-            .iter()
-            .filter(|key| {
-                !keys.contains(key) && refs.distinct(**key).is_none_or(|distinct| distinct > 1)
-            })
-            .map(|&key| {
-                let finer = refine(
-                    &contexts,
-                    rows.iter()
-                        .map(|&row| refs.id(key, row as usize).unwrap_or_default()),
-                );
-                (adaptive_bits(&ids, distinct, &finer), key, finer)
-            })
-            .min_by(|a, b| a.0.total_cmp(&b.0));
-        let Some((fewer, key, finer)) = best.filter(|(fewer, ..)| *fewer < bits * 0.97) else {
+        let finer_by = |key: u32| {
+            let ids = rows.iter().map(|&row| refs.id(key, row as usize));
+            refine(&contexts, ids.map(Option::unwrap_or_default))
+        };
+        let others = nearest.iter().copied().filter(|key| {
+            !keys.contains(key) && refs.distinct(*key).is_none_or(|distinct| distinct > 1)
+        });
+        let rated: Vec<(f64, u32)> = others
+            .map(|key| (adaptive_bits(&ids, distinct, &finer_by(key)), key))
+            .collect();
+        let best = rated.iter().min_by(|a, b| a.0.total_cmp(&b.0)).copied();
+        let Some((fewer, nearest)) = best.filter(|(fewer, _)| *fewer < bits * 0.97) else {
             break;
         };
-        (bits, contexts) = (fewer, finer);
+        // Columns that follow from each other say the same. What is near in the order of one may be far in that of another.
+        let equal = rated.iter().filter(|(bits, _)| *bits <= fewer * 1.001);
+        let equal: Vec<u32> = equal.map(|(_, key)| *key).collect();
+        let key = match keys.is_empty() {
+            true => smoother(nearest, &equal, values, &rows, refs).unwrap_or(nearest),
+            false => nearest,
+        };
+        (bits, contexts) = (fewer, finer_by(key));
         keys.push(key);
         found.push(keys.clone());
     }
     found
+}
+
+/// The one of `keys` in whose order the numbers of a column differ least from one to the next, if by much less than in that of `key`.
+fn smoother(
+    key: u32,
+    keys: &[u32],
+    values: &ColumnValues,
+    rows: &[u32],
+    refs: &ColumnRefs<'_>,
+) -> Option<u32> {
+    const ROWS: usize = 1024;
+    if keys.len() < 2 {
+        return None;
+    }
+    let rows = &rows[..rows.len().min(ROWS)];
+    let numbers = rows.iter().map(|&row| number(values.get(row as usize)));
+    let numbers: Vec<u64> = numbers.collect::<Option<_>>()?;
+    let cost = |key: u32| {
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&at| refs.value(key, rows[at] as usize));
+        let steps = order.windows(2).map(|two| {
+            let step = numbers[two[1]].wrapping_sub(numbers[two[0]]) as i64;
+            u64::BITS - step.unsigned_abs().leading_zeros()
+        });
+        steps.sum::<u32>()
+    };
+    let best = keys.iter().map(|&key| (cost(key), key)).min();
+    best.filter(|(bits, _)| bits * 8 < cost(key) * 7)
+        .map(|(_, key)| key)
 }
 
 fn refine(contexts: &[u32], ids: impl Iterator<Item = u32>) -> Vec<u32> {
