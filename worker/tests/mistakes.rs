@@ -743,21 +743,34 @@ fn all_mistakes_of_a_pipeline_and_of_its_inline_schema_are_in_one_answer() {
 }
 
 #[test]
-fn a_role_without_a_file_does_not_take_the_messages_of_the_pipeline_whose_data_folder_it_is() {
+fn a_role_does_not_take_the_messages_of_the_pipeline_whose_data_folder_it_is() {
     let folder = WorkFolder::with_spec("  suspend: false");
     folder.write("data/in/a.json", "{\"a\":1.50}");
-    folder.run_well(&[
-        "submit",
-        "data/in/a.json",
-        "-p",
-        "pipeline.yaml",
-        "--data",
-        "data",
-    ]);
+    let pipeline = fs::read_to_string(folder.path("pipeline.yaml")).expect("read");
+    let other = pipeline.replace("name: test", "name: other") + "  codec: {format: Seed}\n";
+    folder.write("other.yaml", other);
+    let submit = ["submit", "data/in/a.json", "--data", "data", "-p"];
+    folder.run_well(&[&submit[..], &["pipeline.yaml"]].concat());
+    let words = ["data folder of pipeline test", "FILE.yaml", "--data"];
     for role in ["compress", "decompress"] {
-        let words = ["data folder of pipeline", "FILE.yaml", "--data"];
         says(&folder, &[role, "--data", "data"], 64, &words);
+        says(&folder, &[role, "other.yaml", "--data", "data"], 64, &words);
     }
+    says(
+        &folder,
+        &[&submit[..], &["other.yaml"]].concat(),
+        64,
+        &words,
+    );
     folder.run_well(&["run", "pipeline.yaml", "--data", "data"]);
     assert_eq!(folder.files("data/out")["a.json"], b"{\"a\":1.50}".to_vec());
+    // To run another one in its place is no mistake: what is in the folder is compared, and said.
+    folder.run_well(&["run", "other.yaml", "--data", "data"]);
+    let words = ["data folder of pipeline other"];
+    says(
+        &folder,
+        &["compress", "pipeline.yaml", "--data", "data"],
+        64,
+        &words,
+    );
 }

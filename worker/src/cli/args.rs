@@ -210,7 +210,7 @@ pub(crate) struct RedriveArgs {
         allow_hyphen_values = true
     )]
     pub(crate) name: Vec<String>,
-    /// Delete the chosen dead letters instead of sending them again: their files are no longer expected at the destination
+    /// Delete the chosen dead letters (--reason, --name) instead of sending them again: their files are no longer expected at the destination
     #[arg(long, requires = "chosen", conflicts_with = "list")]
     pub(crate) discard: bool,
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, anyhow, bail};
 use streampress_codec::{FormatVersion, hybrid, legacy};
 use streampress_crds::api::pipeline::{CodecEffort, CodecFormat};
+use streampress_transport::local::shell_word;
 
 use super::args::PackArgs;
 use super::output::{self, Output};
@@ -114,7 +115,7 @@ fn pack(
     let plan = match &options.plan {
         Some(path) => {
             output::ensure_differ(&output, path)?;
-            read_plan(path, options.hybrid.effort)?
+            read_plan(path, options)?
         }
         None => hybrid::Plan::default(),
     };
@@ -180,7 +181,8 @@ fn pack_hybrid(
 }
 
 /// Reads a plan, and says so if nothing of it is used with this effort.
-fn read_plan(path: &Path, effort: hybrid::Effort) -> Result<hybrid::Plan> {
+fn read_plan(path: &Path, options: &PackOptions) -> Result<hybrid::Plan> {
+    let effort = options.hybrid.effort;
     let read = || -> Result<hybrid::Plan> {
         let mut bytes = Vec::new();
         output::open(path)?.read_to_end(&mut bytes)?;
@@ -190,11 +192,14 @@ fn read_plan(path: &Path, effort: hybrid::Effort) -> Result<hybrid::Plan> {
     let made_with = plan.summaries().into_iter().map(|schema| schema.effort);
     if let Some(made_with) = made_with.max().filter(|made_with| *made_with < effort) {
         output::note(&format!(
-            "{} was made with effort {}, and nothing of it is used with effort {}: make one with 'streampress train --effort {}'",
+            "{} was made with effort {}, and nothing of it is used with effort {}; to make it anew from this file: streampress \
+             train {} --effort {} -o {} --force",
             path.display(),
             made_with.name(),
             effort.name(),
-            effort.name()
+            shell_word(&options.input),
+            effort.name(),
+            shell_word(path)
         ));
     }
     Ok(plan)

@@ -19,7 +19,7 @@ use super::args::PipelineArgs;
 use super::{output, roles_memory, signals, threads_that_fit};
 use crate::config::{BadConfiguration, Config, settings};
 
-use crate::journal::{FileJournal, NoJournal, SourceJournal as _, SqliteJournal};
+use crate::journal::{FileJournal, NoJournal, SqliteJournal};
 use crate::roles::connect::{self, Backend};
 use crate::roles::context::RoleContext;
 use crate::roles::earlier_state::EarlierState;
@@ -162,6 +162,7 @@ impl RoleCommand {
             health::serve(address, labels, meter.clone()).await?;
         }
         let context = self.context(process.threads, shutdown).await?;
+        self.refuse_folder_of_another(&context).await?;
         if let (Config::File(_), Ok(compressor), Ok(decompressor)) = (
             &self.config,
             self.config.compressor(),
@@ -226,7 +227,6 @@ impl RoleCommand {
         let opened = local.clone();
         let journal = blocking(move || SqliteJournal::open(&opened)).await;
         let journal = journal.context("opening the journal of the data folder")?;
-        self.refuse_folder_of_another(&journal).await?;
         info!(
             pipeline = self.config.identity().pipeline,
             data = %self.data.display(),
@@ -236,23 +236,24 @@ impl RoleCommand {
         Ok((Backend::Embedded(local), locks, journal))
     }
 
-    /// The original's variables name no pipeline: with them, a worker would take the messages of the pipeline whose folder it is.
-    async fn refuse_folder_of_another(&self, journal: &SqliteJournal) -> Result<()> {
-        let known = journal.get(PIPELINE_KEY).await?;
-        match (&self.config, known) {
-            (Config::Legacy(_), Some(pipeline)) => Err(BadConfiguration::new(format!(
-                "{} is the data folder of pipeline {pipeline}, and the Python original's variables would be used: give the \
-                 pipeline's FILE.yaml, or another folder (--data)",
-                self.data.display()
-            ))
-            .into()),
-            (Config::Legacy(_), None) => Ok(()),
-            (Config::File(_) | Config::Variable(_), known) => {
-                let pipeline = &self.config.identity().pipeline;
-                if known.as_ref() != Some(pipeline) {
-                    journal.set(PIPELINE_KEY, pipeline).await?;
-                }
-                Ok(())
+    /// Fails where the data folder is another pipeline's: this one would take its messages, look for its files elsewhere, and act on
+    /// what it finds there.
+    pub(super) async fn refuse_folder_of_another(&self, context: &RoleContext) -> Result<()> {
+        let own = &self.config.identity().pipeline;
+        match context.pipeline_of_folder().await? {
+            None => context.take_folder(own).await,
+            Some(pipeline) if pipeline == *own => Ok(()),
+            Some(pipeline) => {
+                let but = match self.config {
+                    Config::Legacy(_) => "the Python original's variables would be used",
+                    Config::File(_) | Config::Variable(_) => "this is another one",
+                };
+                Err(BadConfiguration::new(format!(
+                    "{} is the data folder of pipeline {pipeline}, and {but}: give the FILE.yaml of {pipeline}, or another folder \
+                     (--data)",
+                    self.data.display()
+                ))
+                .into())
             }
         }
     }
@@ -271,9 +272,6 @@ impl RoleCommand {
         }
     }
 }
-
-/// The key of the journal under which the pipeline of a data folder is.
-const PIPELINE_KEY: &str = "pipeline";
 
 /// Kubernetes sets this variable in every container.
 fn is_in_pod() -> bool {

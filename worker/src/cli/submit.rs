@@ -43,6 +43,7 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
     let settings = role.config.compressor()?;
     runtime()?.block_on(async {
         let context = role.context(1, CancellationToken::new()).await?;
+        role.refuse_folder_of_another(&context).await?;
         role.note_earlier_state(&context).await;
         let queue = &settings.transport.files_queue;
         let files_queue = context.backend.files_queue(queue).await?;

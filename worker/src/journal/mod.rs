@@ -36,6 +36,8 @@ pub use sqlite::SqliteJournal;
 /// The key of when the journal was made anew from the stream, milliseconds since 1970. Of what was announced before, it knows
 /// the newest version of each name at most.
 pub(crate) const RECOVERED: &str = "recovered";
+/// The key of the pipeline that last worked in the data folder, or began to.
+pub(crate) const PIPELINE: &str = "pipeline";
 /// The key of the number of discarded files.
 const DISCARDED: &str = "discarded";
 

@@ -26,7 +26,9 @@ use crate::config::legacy_env::LegacyWorker;
 use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
 use crate::destination::{DatabaseJournal, Destination, DestinationJournal};
-use crate::journal::{FileJournal, NoteJournal, SegmentJournal, SqliteJournal};
+use crate::journal::{
+    FileJournal, NoteJournal, PIPELINE, SegmentJournal, SourceJournal as _, SqliteJournal,
+};
 use crate::legacy::READ_LOCATION;
 use crate::legacy::compressor::LegacyCompressor;
 use crate::message::Digest;
@@ -266,6 +268,22 @@ impl RoleContext {
             );
         }
         self.make_folder(location)
+    }
+
+    /// The pipeline that has the data folder; `None` where none did since that is noted, and without a folder.
+    pub(crate) async fn pipeline_of_folder(&self) -> Result<Option<String>> {
+        match &self.destination_journal {
+            Some(journal) => Ok(journal.get(PIPELINE).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// Notes that the data folder is this pipeline's.
+    pub(crate) async fn take_folder(&self, pipeline: &str) -> Result<()> {
+        if let Some(journal) = &self.destination_journal {
+            journal.set(PIPELINE, pipeline).await?;
+        }
+        Ok(())
     }
 
     /// Fails where source and destination are one folder, or one lies in the other, by a link or a mount: what is restored would

@@ -87,6 +87,26 @@ struct TableBlock {
     base: Option<Arc<SchemaPlan>>,
 }
 
+/// A layout, and what a sample says of it.
+struct SizedLayout {
+    layout: TableLayout,
+    /// The bytes of the block in it, if all of the block is like the sample.
+    expected: usize,
+    /// Its table, if the sample was the whole block.
+    encoded: Option<EncodedTable>,
+}
+
+impl SizedLayout {
+    /// A layout without a sample.
+    fn unknown(layout: TableLayout) -> Self {
+        Self {
+            layout,
+            expected: usize::MAX,
+            encoded: None,
+        }
+    }
+}
+
 impl BlockEncoder<'_> {
     fn run(mut self) -> EncodedBlock {
         if self.raw.len() < MIN_TABLE_BYTES {
@@ -175,16 +195,35 @@ impl BlockEncoder<'_> {
             && self.options.effort != Effort::Max;
         let layouts = match layouts.len() {
             2.. if !is_clear => self.by_sample(layouts),
-            _ => layouts.into_iter().map(|layout| (layout, None)).collect(),
+            _ => layouts.into_iter().map(SizedLayout::unknown).collect(),
         };
-        let found = layouts.into_iter().find_map(|(layout, encoded)| {
-            if let Some(encoded) = encoded.filter(|_| base.is_none()) {
-                return Some(self.table(layout, encoded, None));
+        let mut best: Option<TableBlock> = None;
+        for SizedLayout {
+            layout,
+            expected,
+            encoded,
+        } in layouts
+        {
+            let found = match encoded.filter(|_| base.is_none()) {
+                Some(encoded) => Some(self.table(layout, encoded, None)),
+                None => structure
+                    .split(layout, self.raw)
+                    .and_then(|table| self.encode_table(layout, table, base.clone())),
+            };
+            let Some(found) = found else {
+                continue;
+            };
+            let len = found.encoded.payload.len();
+            let smallest = best.as_ref().map(|best| best.encoded.payload.len());
+            if smallest.is_none_or(|smallest| len < smallest) {
+                best = Some(found);
             }
-            let table = structure.split(layout, self.raw)?;
-            self.encode_table(layout, table, base.clone())
-        });
-        found.or_else(|| {
+            // The rest of the block may be unlike the sample: then the next layout is tried, too.
+            if len <= expected.saturating_add(expected / UNEXPECTED_SHARE) {
+                break;
+            }
+        }
+        best.or_else(|| {
             let lines = Structure::of_lines(self.raw).layouts;
             lines.into_iter().find_map(|layout| {
                 let table = transform::split_lines(layout, self.raw)?;
@@ -194,32 +233,31 @@ impl BlockEncoder<'_> {
     }
 
     /// The layouts of lines in the order of their size on a sample, with their tables if the sample is the whole block.
-    fn by_sample(&self, layouts: Vec<TableLayout>) -> Vec<(TableLayout, Option<EncodedTable>)> {
-        let sample = line_sample(self.raw);
+    fn by_sample(&self, layouts: Vec<TableLayout>) -> Vec<SizedLayout> {
+        let sample = line_sample(self.raw, self.options.effort);
         let is_whole = sample.len() == self.raw.len();
-        let mut sized: Vec<(usize, TableLayout, Option<EncodedTable>)> = layouts
-            .into_par_iter()
-            .map(|layout| {
-                let encoded = transform::split_lines(layout, sample).and_then(|table| {
-                    transform::encode_table(layout, table, sample, self.settings(None))
-                });
-                let size = encoded
-                    .as_ref()
-                    .map_or(usize::MAX, |encoded| encoded.payload.len());
-                // Rows are faster than templates, both ways.
-                let handicap = match layout {
-                    TableLayout::Lines => size / LINES_SHARE + LINES_BYTES,
-                    _ => 0,
-                };
-                let encoded = encoded.filter(|_| is_whole);
-                (size.saturating_add(handicap), layout, encoded)
-            })
-            .collect();
-        sized.sort_by_key(|(size, ..)| *size);
-        let ordered = sized.into_iter();
-        ordered
-            .map(|(_, layout, encoded)| (layout, encoded))
-            .collect()
+        let of_layout = |layout| {
+            let encoded = transform::split_lines(layout, sample).and_then(|table| {
+                transform::encode_table(layout, table, sample, self.settings(None))
+            });
+            let size = encoded
+                .as_ref()
+                .map_or(usize::MAX, |encoded| encoded.payload.len());
+            // Rows are faster than templates, both ways.
+            let handicap = match layout {
+                TableLayout::Lines => size / LINES_SHARE + LINES_BYTES,
+                _ => 0,
+            };
+            let sized = SizedLayout {
+                layout,
+                expected: size.saturating_mul(self.raw.len()) / sample.len().max(1),
+                encoded: encoded.filter(|_| is_whole),
+            };
+            (size.saturating_add(handicap), sized)
+        };
+        let mut sized: Vec<(usize, SizedLayout)> = layouts.into_par_iter().map(of_layout).collect();
+        sized.sort_by_key(|(size, _)| *size);
+        sized.into_iter().map(|(_, sized)| sized).collect()
     }
 
     fn encode_table(
@@ -345,13 +383,19 @@ const LINES_SHARE: usize = 64;
 const LINES_BYTES: usize = 32;
 /// Rows that are a table of at most so many bytes are not compared with lines, but at effort max.
 const SMALL_TABLE_BYTES: usize = 96 << 10;
-/// The size of a sample of lines in bytes: this share of a block, within these limits.
+/// A block that is larger than its sample lets expect by more than this share is tried in the next layout, too.
+const UNEXPECTED_SHARE: usize = 8;
+/// The size of a sample of lines in bytes: this share of a block, within these limits; at effort max the larger limit.
 const SAMPLE_SHARE: usize = 4;
 const SAMPLE_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=48 << 10;
 
 /// Whole lines from the middle of a block.
-fn line_sample(raw: &[u8]) -> &[u8] {
-    let len = (raw.len() / SAMPLE_SHARE).clamp(*SAMPLE_BYTES.start(), *SAMPLE_BYTES.end());
+fn line_sample(raw: &[u8], effort: Effort) -> &[u8] {
+    let (least, most) = SAMPLE_BYTES.into_inner();
+    let len = match effort {
+        Effort::Fast | Effort::Balanced => (raw.len() / SAMPLE_SHARE).clamp(least, most),
+        Effort::Max => most,
+    };
     if raw.len() <= 2 * len {
         return raw;
     }

@@ -142,6 +142,7 @@ impl Run {
             meter: Meter::default(),
             shutdown,
         };
+        context.take_folder(&config.identity().pipeline).await?;
         let compressor = resolved.compressor_settings();
         context.make_source(&compressor.source.location).await?;
         let database_put_back =

@@ -254,7 +254,7 @@ impl<'a> OtherColumns<'a> {
 /// The number of nearest columns to try as predictions.
 const NEAREST: usize = 16;
 /// The numbers that are worth the try of a column.
-const ROWS_OF_A_TRY: usize = 12;
+const ROWS_OF_A_TRY: usize = 6;
 /// The number of those to try in pairs.
 const PAIRED: usize = 4;
 
