@@ -37,6 +37,8 @@ const FOUND: &[&str] = &[
     "ndjson ragged 1024 nested,letters",
     "lines 1024 time,word,number,letters",
     "pairs ragged 1024 word,counter,float",
+    "lines 64 float*3,word,float*5,word,float*5,word,float*5,word,float*5,word,float*5,word,float*5,word,float*5,word",
+    "csv ragged 64 empty*529,hex,empty*269",
 ];
 /// How many of the slowest are kept, printed and varied.
 const KEPT: usize = 8;

@@ -92,6 +92,8 @@ struct SizedLayout {
     layout: TableLayout,
     /// The bytes of the block in it, if all of the block is like the sample.
     expected: usize,
+    /// The streams of the sample in it.
+    streams: usize,
     /// Its table, if the sample was the whole block.
     encoded: Option<EncodedTable>,
 }
@@ -102,6 +104,7 @@ impl SizedLayout {
         Self {
             layout,
             expected: usize::MAX,
+            streams: 0,
             encoded: None,
         }
     }
@@ -201,6 +204,7 @@ impl BlockEncoder<'_> {
         for SizedLayout {
             layout,
             expected,
+            streams,
             encoded,
         } in layouts
         {
@@ -213,13 +217,15 @@ impl BlockEncoder<'_> {
             let Some(found) = found else {
                 continue;
             };
-            let len = found.encoded.payload.len();
+            let (len, found_streams) = (found.encoded.payload.len(), found.encoded.streams.len());
             let smallest = best.as_ref().map(|best| best.encoded.payload.len());
             if smallest.is_none_or(|smallest| len < smallest) {
                 best = Some(found);
             }
-            // The rest of the block may be unlike the sample: then the next layout is tried, too.
-            if len <= expected.saturating_add(expected / UNEXPECTED_SHARE) {
+            // The rest of the block may be unlike the sample, so that a coding does not fit: then the next layout is tried, too.
+            if len <= expected.saturating_add(expected / UNEXPECTED_SHARE)
+                && found_streams * 2 >= streams
+            {
                 break;
             }
         }
@@ -251,6 +257,7 @@ impl BlockEncoder<'_> {
             let sized = SizedLayout {
                 layout,
                 expected: size.saturating_mul(self.raw.len()) / sample.len().max(1),
+                streams: encoded.as_ref().map_or(0, |encoded| encoded.streams.len()),
                 encoded: encoded.filter(|_| is_whole),
             };
             (size.saturating_add(handicap), sized)
@@ -384,7 +391,7 @@ const LINES_BYTES: usize = 32;
 /// Rows that are a table of at most so many bytes are not compared with lines, but at effort max.
 const SMALL_TABLE_BYTES: usize = 96 << 10;
 /// A block that is larger than its sample lets expect by more than this share is tried in the next layout, too.
-const UNEXPECTED_SHARE: usize = 8;
+const UNEXPECTED_SHARE: usize = 3;
 /// The size of a sample of lines in bytes: this share of a block, within these limits; at effort max the larger limit.
 const SAMPLE_SHARE: usize = 4;
 const SAMPLE_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=48 << 10;
