@@ -126,6 +126,38 @@ fn the_same_file_packs_to_the_same_bytes_on_any_number_of_threads() {
 }
 
 #[test]
+fn a_block_that_is_unlike_its_sample_is_tried_in_other_layouts() {
+    let mut random = fastrand::Rng::with_seed(9);
+    let mut log = |rows: usize| -> String {
+        let row = |row: usize| {
+            let (taken, size, thread) = (random.u32(..1000), random.u32(..65_536), random.u8(..8));
+            let word = ["retry, again", "done", "late, by far"][random.usize(..3)];
+            let (minute, second) = (row / 60 % 60, row % 60);
+            format!(
+                "2026-11-14 22:{minute:02}:{second:02},{taken:03} INFO [thr-{thread}] {word}, took {taken} ms, size={size}\n"
+            )
+        };
+        (0..rows).map(row).collect()
+    };
+    // Templates cannot hold a byte 0, and the sample from the middle has none.
+    let with_zeros = log(100) + "bad \0\0 line\n" + &log(400);
+    let len_at = |effort: Effort| {
+        let options = options(effort, 4 << 20, 1);
+        let (packed, _) = pack_as(FormatVersion::V2, with_zeros.as_bytes(), options);
+        assert!(unpack(&packed).expect("unpacks").0 == with_zeros.as_bytes());
+        packed.len()
+    };
+    let fast = len_at(Effort::Fast);
+    for effort in [Effort::Balanced, Effort::Max] {
+        let len = len_at(effort);
+        assert!(
+            len <= fast + fast / 20,
+            "{effort:?}: {len}, fast: {fast} bytes"
+        );
+    }
+}
+
+#[test]
 fn blocks_end_after_rows() {
     let raw = rows(100_000);
     let mut ends = Vec::new();

@@ -225,52 +225,6 @@ fn golden_files_of_version_2_stay_readable() {
     }
 }
 
-/// The size of a file at an effort, in version 2.
-fn packed_len(raw: &[u8], effort: Effort) -> usize {
-    let options = CodecOptions {
-        effort,
-        threads: 1,
-        ..CodecOptions::default()
-    };
-    let (mut packed, mut back) = (Vec::new(), Vec::new());
-    let (cancel, limits) = (AtomicBool::new(false), Limits::default());
-    let sink = |frame: &[u8]| {
-        packed.extend_from_slice(frame);
-        Ok(())
-    };
-    let packer = hybrid::Packer::new(options).with_version(FormatVersion::V2);
-    packer.pack(raw, sink, &cancel).expect("packs");
-    hybrid::unpack(&packed[..], &mut back, &limits, 1, &cancel).expect("unpacks");
-    assert!(back == raw);
-    packed.len()
-}
-
-#[test]
-fn a_block_that_is_unlike_its_sample_is_tried_in_other_layouts() {
-    let mut random = fastrand::Rng::with_seed(9);
-    let mut log = |rows: usize| -> String {
-        let row = |row: usize| {
-            let (taken, size, thread) = (random.u32(..1000), random.u32(..65_536), random.u8(..8));
-            let word = ["retry, again", "done", "late, by far"][random.usize(..3)];
-            let (minute, second) = (row / 60 % 60, row % 60);
-            format!(
-                "2026-11-14 22:{minute:02}:{second:02},{taken:03} INFO [thr-{thread}] {word}, took {taken} ms, size={size}\n"
-            )
-        };
-        (0..rows).map(row).collect()
-    };
-    // Templates cannot hold a byte 0, and the sample from the middle has none.
-    let with_zeros = log(100) + "bad \0\0 line\n" + &log(400);
-    let fast = packed_len(with_zeros.as_bytes(), Effort::Fast);
-    for effort in [Effort::Balanced, Effort::Max] {
-        let len = packed_len(with_zeros.as_bytes(), effort);
-        assert!(
-            len <= fast + fast / 20,
-            "{effort:?}: {len}, fast: {fast} bytes"
-        );
-    }
-}
-
 #[test]
 fn a_table_over_several_blocks_round_trips() {
     let raw = json_rows().repeat(4);

@@ -18,7 +18,6 @@ use super::advice::PipelineWords;
 use super::args::PipelineArgs;
 use super::{output, roles_memory, signals, threads_that_fit};
 use crate::config::{BadConfiguration, Config, settings};
-
 use crate::journal::{FileJournal, NoJournal, SqliteJournal};
 use crate::roles::connect::{self, Backend};
 use crate::roles::context::RoleContext;

@@ -280,7 +280,9 @@ impl RoleContext {
 
     /// Notes that the data folder is this pipeline's.
     pub(crate) async fn take_folder(&self, pipeline: &str) -> Result<()> {
-        if let Some(journal) = &self.destination_journal {
+        if let Some(journal) = &self.destination_journal
+            && self.pipeline_of_folder().await?.as_deref() != Some(pipeline)
+        {
             journal.set(PIPELINE, pipeline).await?;
         }
         Ok(())

@@ -80,6 +80,16 @@ def pack(data, effort, block, version=1):
         return Path(target).read_bytes()
 
 
+def two_columns(r, limit, odd, show, follow):
+    """A table of numbers below a limit, with odd ones among them, and of what follows from each."""
+    rows = ['a,b']
+    for i in range(1500):
+        n = r.randrange(limit)
+        first = odd[i // 20] if i % 20 == 7 and i // 20 < len(odd) else show(n)
+        rows.append(f'{first},{follow(n)}')
+    return '\n'.join(rows).encode()
+
+
 def split(packed):
     """The header and the payload of each block, found through the end frame's index."""
     size, magic = struct.unpack('<I4s', packed[-8:])
@@ -295,16 +305,9 @@ class Generated(unittest.TestCase):
         watch(self)
         for number, (show, odd) in enumerate(makers):
             r = random.Random(number)
-            rows = ['a,b']
-            for i in range(1500):
-                n = r.randrange(10 ** 9)
-                other = odd[i // 20] if i % 20 == 7 and i // 20 < len(odd) else show(n)
-                rows.append(f'{other},{show(n + r.randrange(3))}')
-            data = '\n'.join(rows).encode()
-            covered.discard('prediction 3')
+            rows = two_columns(r, 10 ** 9, odd, show, lambda n: show(n + r.randrange(3)))
             with self.subTest(number=number):
-                self.assertEqual(unpack_bytes(pack(data, 'max', '4Mi')), data)
-                self.assertIn('prediction 3', covered)
+                self.check_prediction(3, rows)
 
     def test_ratios_of_odd_numbers(self):
         """Odd values in a column that another one is a ratio of."""
@@ -314,17 +317,14 @@ class Generated(unittest.TestCase):
                  (lambda n: str(n), lambda n: (day + timedelta(seconds=n)).strftime('%Y-%m-%d %H:%M:%S'))]
         watch(self)
         for number, (show, other) in enumerate(kinds):
-            r = random.Random(number)
-            rows = ['a,b']
-            for i in range(1500):
-                n = r.randrange(10 ** 8)
-                odd = i % 20 == 7 and i // 20 < len(ODD_NUMBERS)
-                rows.append(f'{ODD_NUMBERS[i // 20] if odd else show(n)},{other(n)}')
-            data = '\n'.join(rows).encode()
-            covered.discard('prediction 8')
             with self.subTest(number=number):
-                self.assertEqual(unpack_bytes(pack(data, 'max', '4Mi', 2)), data)
-                self.assertIn('prediction 8', covered)
+                self.check_prediction(8, two_columns(random.Random(number), 10 ** 8, ODD_NUMBERS, show, other), version=2)
+
+    def check_prediction(self, kind, data, version=1):
+        """The data comes back, and this prediction was met."""
+        covered.discard(f'prediction {kind}')
+        self.assertEqual(unpack_bytes(pack(data, 'max', '4Mi', version)), data)
+        self.assertIn(f'prediction {kind}', covered)
 
 
 if __name__ == '__main__':

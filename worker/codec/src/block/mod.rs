@@ -394,14 +394,16 @@ const SMALL_TABLE_BYTES: usize = 96 << 10;
 const UNEXPECTED_SHARE: usize = 3;
 /// The size of a sample of lines in bytes: this share of a block, within these limits; at effort max the larger limit.
 const SAMPLE_SHARE: usize = 4;
-const SAMPLE_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=48 << 10;
+const LEAST_SAMPLE_BYTES: usize = 8 << 10;
+const MOST_SAMPLE_BYTES: usize = 48 << 10;
 
 /// Whole lines from the middle of a block.
 fn line_sample(raw: &[u8], effort: Effort) -> &[u8] {
-    let (least, most) = SAMPLE_BYTES.into_inner();
     let len = match effort {
-        Effort::Fast | Effort::Balanced => (raw.len() / SAMPLE_SHARE).clamp(least, most),
-        Effort::Max => most,
+        Effort::Fast | Effort::Balanced => {
+            (raw.len() / SAMPLE_SHARE).clamp(LEAST_SAMPLE_BYTES, MOST_SAMPLE_BYTES)
+        }
+        Effort::Max => MOST_SAMPLE_BYTES,
     };
     if raw.len() <= 2 * len {
         return raw;

@@ -205,7 +205,8 @@ pub(crate) fn entropy_bytes_of(bytes: impl Iterator<Item = u8>) -> usize {
 pub(crate) struct Entropy {
     counts: [u32; 256],
     symbols: u32,
-    /// The sum over all counts of the count times its logarithm, in units of 1 / [`Self::BIT`] bit.
+    /// The sum over all counts, as far as they are below [`Self::KNOWN`], of the count times its logarithm, in units of
+    /// 1 / [`Self::BIT`] bit.
     sum: u64,
 }
 
@@ -221,27 +222,36 @@ impl Default for Entropy {
 
 impl Entropy {
     const BIT: f64 = 65536.0;
+    /// Few counts are larger. What those add is computed once, at the end.
+    const KNOWN: u32 = 2048;
 
     /// Adds a symbol.
     pub(crate) fn add(&mut self, symbol: u8) {
-        /// What is computed once.
-        static STEPS: LazyLock<[u32; 2048]> =
-            LazyLock::new(|| std::array::from_fn(|count| Entropy::step(count as u32)));
+        /// What one more adds to a count times its logarithm.
+        static STEPS: LazyLock<[u32; Entropy::KNOWN as usize]> = LazyLock::new(|| {
+            std::array::from_fn(|count| {
+                let count = count as u32;
+                let step = times_its_logarithm(count + 1) - times_its_logarithm(count);
+                (step * Entropy::BIT) as u32
+            })
+        });
         let count = &mut self.counts[usize::from(symbol)];
-        let step = STEPS.get(*count as usize).copied();
-        self.sum += u64::from(step.unwrap_or_else(|| Self::step(*count)));
+        self.sum += u64::from(STEPS.get(*count as usize).copied().unwrap_or_default());
         *count += 1;
         self.symbols += 1;
     }
 
-    /// What one more adds to a count times its logarithm.
-    fn step(count: u32) -> u32 {
-        ((times_its_logarithm(count + 1) - times_its_logarithm(count)) * Self::BIT) as u32
-    }
-
     /// The size of all symbols in bits.
     pub(crate) fn bits(&self) -> f64 {
-        times_its_logarithm(self.symbols) - self.sum as f64 / Self::BIT
+        let mut sum = self.sum as f64 / Self::BIT;
+        if self.symbols > Self::KNOWN {
+            let known = times_its_logarithm(Self::KNOWN);
+            let larger = self.counts.iter().filter(|count| **count > Self::KNOWN);
+            sum += larger
+                .map(|&count| times_its_logarithm(count) - known)
+                .sum::<f64>();
+        }
+        times_its_logarithm(self.symbols) - sum
     }
 }
 

@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 
+use super::ratio::Ratio;
 use crate::{
     Damage,
-    bytes::{FieldReader, put_varint, unzigzag, zigzag},
+    bytes::{FieldReader, put_varint},
     entropy::Coder,
     hash::{IdentityState, mix},
 };
@@ -79,43 +80,6 @@ pub(crate) enum PredictionChoice {
     Line(bool),
     /// The number of a column times a ratio.
     Ratio(u64, Ratio),
-}
-
-/// A fraction whose denominator is not zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ratio {
-    pub(crate) numerator: i32,
-    pub(crate) denominator: u64,
-}
-
-impl Ratio {
-    /// A number times this, rounded down; it lies within ±2^93.
-    pub(crate) fn of(self, number: i128) -> i64 {
-        let product = number * i128::from(self.numerator);
-        // A division of 64 bits takes a fraction of the time.
-        match (i64::try_from(product), i64::try_from(self.denominator)) {
-            (Ok(product), Ok(denominator)) => product.div_euclid(denominator),
-            _ => product.div_euclid(self.denominator.into()) as i64,
-        }
-    }
-
-    /// The fraction as fields of a plan.
-    pub(crate) fn fields(self) -> [u64; 2] {
-        [zigzag(self.numerator.into()), self.denominator]
-    }
-
-    /// Reads the fields.
-    pub(crate) fn read(plan: &mut FieldReader<'_>) -> Result<Self, Damage> {
-        let numerator = i32::try_from(unzigzag(plan.varint()?));
-        let denominator = plan.varint()?;
-        match numerator {
-            Ok(numerator) if denominator > 0 => Ok(Self {
-                numerator,
-                denominator,
-            }),
-            _ => Err(Damage::new("a ratio that is none")),
-        }
-    }
 }
 
 /// A layout of integers without its numbers.

@@ -7,6 +7,7 @@ mod csv;
 mod json;
 mod order;
 pub(crate) mod plan;
+mod ratio;
 mod relations;
 mod sampled_entropy;
 mod sketch;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::column::ratio_of;
+use super::ratio::Ratio;
 use super::sampled_entropy::{entropy, number};
 use super::values::ColumnValues;
 use crate::FormatVersion;
@@ -65,13 +65,11 @@ impl ColumnSample {
 
     /// The entropy of the differences from a ratio of the numbers of `other`, in 1/256 of a bit.
     fn differences_from_ratio(&self, other: &Self) -> Option<u64> {
-        let both = self.numbers.as_ref()?.iter().zip(other.numbers.as_ref()?);
-        let both: Vec<(i64, i64)> = both.map(|(a, b)| (*a as i64, *b as i64)).collect();
-        let points = both.iter().map(|(a, b)| (*a as f64, *b as f64));
-        let ratio = ratio_of(&points.collect::<Vec<_>>())?;
-        let left = both
-            .iter()
-            .map(|(a, b)| b.wrapping_sub(ratio.of((*a).into())) as u64);
+        let (ours, theirs) = (self.numbers.as_ref()?, other.numbers.as_ref()?);
+        let point = |row: usize| Some((ours[row] as i64 as f64, theirs[row] as i64 as f64));
+        let ratio = Ratio::fit(0..ours.len(), point)?;
+        let both = ours.iter().zip(theirs);
+        let left = both.map(|(a, b)| b.wrapping_sub(ratio.of((*a as i64).into()) as u64));
         Some(entropy(left.collect()))
     }
 }

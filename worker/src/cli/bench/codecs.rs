@@ -33,12 +33,9 @@ pub(super) struct BenchCodec {
 
 /// All of them; the seed format only for a name whose ending it knows.
 pub(super) fn codecs(name: &str, threads: usize) -> Vec<BenchCodec> {
-    let efforts = hybrid::Effort::ALL.into_iter();
-    let mut all: Vec<BenchCodec> = efforts
-        .flat_map(|effort| {
-            [FormatVersion::V1, FormatVersion::V2]
-                .map(|version| hybrid_codec(effort, version, threads))
-        })
+    let ours = hybrid_packers(threads).into_iter();
+    let mut all: Vec<BenchCodec> = ours
+        .map(|(name, packer)| hybrid_with(name, packer, threads))
         .collect();
     if let Some(format) = legacy::LegacyFormat::of_name(name) {
         all.push(seed_codec(format));
@@ -120,18 +117,28 @@ fn brotli_pack(raw: &[u8]) -> Result<Vec<u8>> {
     Ok(packed)
 }
 
-fn hybrid_codec(effort: hybrid::Effort, version: FormatVersion, threads: usize) -> BenchCodec {
-    let options = hybrid::CodecOptions {
+/// A packer for each effort and version of the hybrid format, with its name.
+pub(super) fn hybrid_packers(threads: usize) -> Vec<(String, hybrid::Packer<'static>)> {
+    let packers = |effort: hybrid::Effort| {
+        let packer = hybrid::Packer::new(options(effort, threads));
+        let name = format!("hybrid {}", effort.name());
+        let newer = packer.clone().with_version(FormatVersion::V2);
+        let newer = (
+            format!("{name}, version {}", FormatVersion::V2.number()),
+            newer,
+        );
+        [(name, packer.with_version(FormatVersion::V1)), newer]
+    };
+    hybrid::Effort::ALL.into_iter().flat_map(packers).collect()
+}
+
+/// The options of a packer.
+pub(super) fn options(effort: hybrid::Effort, threads: usize) -> hybrid::CodecOptions {
+    hybrid::CodecOptions {
         effort,
         threads,
         ..Default::default()
-    };
-    let name = match version {
-        FormatVersion::V1 => format!("hybrid {}", effort.name()),
-        FormatVersion::V2 => format!("hybrid {}, version 2", effort.name()),
-    };
-    let packer = hybrid::Packer::new(options).with_version(version);
-    hybrid_with(name, packer, threads)
+    }
 }
 
 /// The hybrid format by `packer`, unpacked on `threads` threads.

@@ -116,7 +116,7 @@ fn bench(options: &BenchOptions, out: &mut dyn Write) -> Result<()> {
     if let [measured, _, ..] = &totals[..] {
         writeln!(
             out,
-            "The peak is that of packing with {0} alone; of another codec: --codec NAME",
+            "The peak is that of packing with {} alone; of another codec: --codec NAME",
             measured.name
         )?;
     }

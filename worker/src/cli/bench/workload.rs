@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Error, Result, ensure};
 use streampress_codec::FormatVersion;
-use streampress_codec::hybrid::{CodecOptions, Effort, Limits, Packer, Plan, PlanStore, unpack};
+use streampress_codec::hybrid::{Effort, Limits, Packer, Plan, PlanStore, unpack};
 use streampress_generator::{FileFormat, Generator, GeneratorOptions, Schema};
 use streampress_transport::FileName;
 
-use super::codecs::{BenchCodec, REFERENCE, hybrid_with, rivals};
+use super::codecs::{BenchCodec, REFERENCE, hybrid_packers, hybrid_with, options, rivals};
 use super::{cpu, ensure_known, records, wanted};
 use crate::roles::bundler::joined;
 
@@ -340,29 +340,13 @@ fn table(size: &str, sets: &[FileSet], only: &[String], out: &mut dyn Write) -> 
 /// Ours with and without a plan of the first file, on so many threads, then the others.
 fn contenders(set: &FileSet, threads: usize) -> Result<Vec<BenchCodec>> {
     let mut all = Vec::new();
-    for effort in Effort::ALL {
-        for version in [FormatVersion::V1, FormatVersion::V2] {
-            let suffix = match version {
-                FormatVersion::V1 => String::new(),
-                FormatVersion::V2 => format!(", version {}", version.number()),
-            };
-            let packer = Packer::new(options(effort, threads)).with_version(version);
-            let name = format!("hybrid {}{suffix}", effort.name());
-            all.push(hybrid_with(name.clone(), packer.clone(), threads));
-            let known = packer.clone().with_plan(learned(packer, &set.first)?);
-            all.push(hybrid_with(format!("{name}, known"), known, threads));
-        }
+    for (name, packer) in hybrid_packers(threads) {
+        all.push(hybrid_with(name.clone(), packer.clone(), threads));
+        let known = packer.clone().with_plan(learned(packer, &set.first)?);
+        all.push(hybrid_with(format!("{name}, known"), known, threads));
     }
     all.extend(rivals());
     Ok(all)
-}
-
-fn options(effort: Effort, threads: usize) -> CodecOptions {
-    CodecOptions {
-        effort,
-        threads,
-        ..CodecOptions::default()
-    }
 }
 
 /// What `packer` learns from a file.

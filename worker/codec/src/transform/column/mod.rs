@@ -26,7 +26,6 @@ use rayon::prelude::*;
 use self::context::Tag;
 pub(super) use self::{
     context::{DecodeContext, EncodeContext, EncodedColumn},
-    number::ratio_of,
     references::{ColumnRefs, TableLookup},
     sorted::adaptive_bits,
 };

@@ -141,15 +141,15 @@ pub(super) fn best_refs(values: &ColumnValues, context: &EncodeContext<'_>) -> V
             .map(|key| (adaptive_bits(&ids, distinct, &finer_by(key)), key))
             .collect();
         let best = rated.iter().min_by(|a, b| a.0.total_cmp(&b.0)).copied();
-        let Some((fewer, nearest)) = best.filter(|(fewer, _)| *fewer < bits * 0.97) else {
+        let Some((fewer, best)) = best.filter(|(fewer, _)| *fewer < bits * 0.97) else {
             break;
         };
         // Columns that follow from each other say the same. What is near in the order of one may be far in that of another.
         let equal = rated.iter().filter(|(bits, _)| *bits <= fewer * 1.001);
         let equal: Vec<u32> = equal.map(|(_, key)| *key).collect();
         let key = match keys.is_empty() {
-            true => smoother(nearest, &equal, values, &rows, refs).unwrap_or(nearest),
-            false => nearest,
+            true => smoother(best, &equal, values, &rows, refs).unwrap_or(best),
+            false => best,
         };
         (bits, contexts) = (fewer, finer_by(key));
         keys.push(key);
@@ -158,7 +158,8 @@ pub(super) fn best_refs(values: &ColumnValues, context: &EncodeContext<'_>) -> V
     found
 }
 
-/// The one of `keys` in whose order the numbers of a column differ least from one to the next, if by much less than in that of `key`.
+/// The one of `keys`, which `key` is among, in whose order the numbers of a column differ least from one to the next, if by much less
+/// than in that of `key`.
 fn smoother(
     key: u32,
     keys: &[u32],
@@ -182,9 +183,10 @@ fn smoother(
         });
         steps.sum::<u32>()
     };
-    let best = keys.iter().map(|&key| (cost(key), key)).min();
+    let others = keys.iter().filter(|&&other| other != key);
+    let best = others.map(|&other| (cost(other), other)).min();
     best.filter(|(bits, _)| bits * 8 < cost(key) * 7)
-        .map(|(_, key)| key)
+        .map(|(_, best)| best)
 }
 
 fn refine(contexts: &[u32], ids: impl Iterator<Item = u32>) -> Vec<u32> {

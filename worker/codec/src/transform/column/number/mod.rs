@@ -5,7 +5,6 @@ mod predict;
 mod ratio;
 
 use self::predict::{OtherColumns, Prediction};
-pub(in crate::transform) use self::ratio::ratio_of;
 pub(super) use self::{
     layout::{put as put_integers, read as read_integers},
     predict::{OtherReading, best_key},

@@ -401,7 +401,9 @@ fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<
                 others.refs,
                 others.reading.decimals,
             );
-            scaled.and_then(|scaled| rate(Prediction::Ratio(scaled), others));
+            if let Some(scaled) = scaled {
+                rate(Prediction::Ratio(scaled), others);
+            }
         }
     }
     cells.sort_by_key(|(cost, _)| *cost);
