@@ -9,7 +9,9 @@ use crate::{
     entropy::{self, Coded, Coder, EncodeOptions, LzmaProps, Search},
     transform::{
         self, EncodedTable, Structure, TableLayout, TableSettings,
-        plan::{BlockLen, PlanUse, Representation, SchemaPlan, most_similar},
+        plan::{
+            BlockLen, FileNumber, PlanCheck, PlanUse, Representation, SchemaPlan, most_similar,
+        },
     },
 };
 
@@ -53,19 +55,19 @@ pub fn encode(raw: &[u8], effort: Effort) -> EncodedBlock {
     )
 }
 
-/// Packs one block with the plan among `plans` that fits it, if any, and searches the column `refresh`
-/// again.
+/// Packs one block with the plan among `plans` that fits it, if any. The first block of a file of a store of plans has the `file`'s
+/// number, by which some of it is searched again.
 pub(crate) fn encode_planned(
     raw: &[u8],
     options: EncodeOptions,
     plans: &[Arc<SchemaPlan>],
-    refresh: Option<usize>,
+    file: Option<FileNumber>,
 ) -> EncodedBlock {
     BlockEncoder {
         raw,
         options,
         plans,
-        refresh,
+        file,
         tried: Vec::new(),
     }
     .run()
@@ -76,7 +78,7 @@ struct BlockEncoder<'a> {
     raw: &'a [u8],
     options: EncodeOptions,
     plans: &'a [Arc<SchemaPlan>],
-    refresh: Option<usize>,
+    file: Option<FileNumber>,
     tried: Vec<String>,
 }
 
@@ -121,23 +123,52 @@ impl BlockEncoder<'_> {
         let plans = self.plans.iter();
         let plans = plans.filter(|plan| plan.is_for(effort, version));
         let base = most_similar(plans, len, &structure.sketch).cloned();
-        let sketch = structure.sketch.clone();
+        let base = base.filter(|plan| plan.is_for_form(structure.is_table));
+        let (sketch, is_table) = (structure.sketch.clone(), structure.is_table);
         let of_schema = |mut block: EncodedBlock| {
             if let Some(learned) = &mut block.learned {
                 (learned.sketch, learned.len) = (sketch, len);
                 (learned.effort, learned.version) = (effort, version);
+                learned.is_table = is_table;
             }
             block
         };
         if let Some(plan) = &base
             && let Some(block) = self.planned(plan, &mut structure)
         {
-            return of_schema(block);
+            return of_schema(self.checked(plan, block));
         }
-        match self.searched(structure, base) {
-            Some(table) => of_schema(self.table_or_plain(table)),
-            None => self.plain_only(),
+        let Some(table) = self.searched(structure, base) else {
+            return self.plain_only();
+        };
+        let mut block = of_schema(self.table_or_plain(table));
+        if let (Some(file), Some(learned)) = (self.file, &mut block.learned) {
+            learned.check = PlanCheck::default().after(file);
         }
+        block
+    }
+
+    /// The block as planned, or as a search finds it if the plan is due to be checked and that is smaller.
+    fn checked(&mut self, plan: &SchemaPlan, mut planned: EncodedBlock) -> EncodedBlock {
+        let Some(file) = self.file.filter(|file| plan.check.is_due(*file)) else {
+            return planned;
+        };
+        // Without a plan it was searched already.
+        if planned.base.is_some()
+            && let Some(table) = self.searched(Structure::of(self.raw), None)
+        {
+            let found = self.table_or_plain(table);
+            if found.payload.len() < planned.payload.len() {
+                planned = found;
+            }
+        }
+        let learned = planned.learned.get_or_insert_with(|| {
+            let mut learned = SchemaPlan::default();
+            learned.take_representation(plan);
+            learned
+        });
+        learned.check = plan.check.after(file);
+        planned
     }
 
     /// The block as the plan says, if its size is as planned.
@@ -274,7 +305,7 @@ impl BlockEncoder<'_> {
         base: Option<Arc<SchemaPlan>>,
     ) -> Option<TableBlock> {
         let settings = TableSettings {
-            refresh: self.refresh,
+            refresh: self.file.and_then(FileNumber::refreshed_column),
             ..self.settings(base.as_deref())
         };
         let encoded = transform::encode_table(layout, table, self.raw, settings)?;
@@ -557,6 +588,28 @@ mod tests {
         // The plan takes the size of now: the next block is not searched for the same.
         let learned = block.learned.expect("it was searched");
         assert!(learned.is_close(block.payload.len(), second.len()));
+    }
+
+    #[test]
+    fn a_plan_that_is_due_gives_way_to_a_search_that_finds_less() {
+        let options = EncodeOptions::new(Effort::Balanced, FormatVersion::V1);
+        let raw = log(&mut fastrand::Rng::with_seed(6), 0.6);
+        let found = encode_planned(&raw, options, &[], None);
+        let mut plan = found.learned.expect("a table");
+        let coder = Coder::Lzma(LzmaProps::TEXT, Search::Preset);
+        let plain = entropy::encode_as(&raw, coder, options).bytes.len();
+        plan.set_representation(Representation::Plain(coder), plain, raw.len());
+        plan.check = PlanCheck::default().after(FileNumber(1));
+        let packed = |file| {
+            let plans = [Arc::new(plan.clone())];
+            encode_planned(&raw, options, &plans, Some(FileNumber(file)))
+        };
+        assert_eq!(packed(1).payload.len(), plain);
+        assert!(found.payload.len() < plain);
+        let second = packed(2);
+        assert_eq!(second.payload, found.payload);
+        let learned = second.learned.expect("it was searched");
+        assert!(!learned.check.is_due(FileNumber(3)));
     }
 
     #[test]

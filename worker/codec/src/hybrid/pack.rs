@@ -19,7 +19,7 @@ use super::{
 use crate::{
     CodecError, FormatVersion, StreamInfo, block,
     entropy::EncodeOptions,
-    transform::plan::{PlanUse, SchemaPlan},
+    transform::plan::{FileNumber, PlanUse, SchemaPlan},
 };
 
 /// One packed block.
@@ -166,9 +166,9 @@ impl<'p> Packer<'p> {
         check_options(&self.options)?;
         let pool = parallel::pool(thread_count(self.options.threads))?;
         let mut source = BlockSource::new(reader, self.options.block_size);
-        let (plan, mut refresh) = match &self.plans {
+        let (plan, mut file) = match &self.plans {
             PlanSource::Fixed(plan) => (plan.clone(), None),
-            PlanSource::Store(store) => (store.plan(), store.next_refresh()),
+            PlanSource::Store(store) => (store.plan(), Some(store.next_file())),
         };
         let plans = RefCell::new(PlanVersions::new(plan));
         let mut output = FrameOutput {
@@ -213,7 +213,7 @@ impl<'p> Packer<'p> {
                 raw,
                 is_single,
                 plan,
-                refresh: refresh.take(),
+                file: file.take(),
             };
             Ok(Some((job, bytes)))
         };
@@ -281,7 +281,8 @@ struct BlockJob {
     raw: Vec<u8>,
     is_single: bool,
     plan: Arc<Plan>,
-    refresh: Option<usize>,
+    /// Of the first block of a file that has a store.
+    file: Option<FileNumber>,
 }
 
 /// A packed block and what it learned.
@@ -293,7 +294,7 @@ struct PlannedBlock {
 
 fn pack_block(job: &BlockJob, options: EncodeOptions) -> PlannedBlock {
     let (raw, version) = (&job.raw[..], options.version);
-    let encoded = block::encode_planned(raw, options, job.plan.schemas(), job.refresh);
+    let encoded = block::encode_planned(raw, options, job.plan.schemas(), job.file);
     PlannedBlock {
         block: PackedBlock {
             header: BlockHeader {

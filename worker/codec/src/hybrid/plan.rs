@@ -4,20 +4,20 @@ use std::{
     ops::RangeInclusive,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
 use crate::{
     CodecError, Damage, Effort, FormatVersion, Transform,
     bytes::{FieldReader, put_varint},
-    transform::plan::{SchemaPlan, most_similar},
+    transform::plan::{FileNumber, SchemaPlan, most_similar},
 };
 
 /// The first bytes of a plan file.
 const MAGIC: [u8; 4] = *b"\x89SPP";
 /// The version of the plan file. Plans are made again, not kept: other versions are refused.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 /// Bytes of the check at the end of a plan file.
 const CHECK_BYTES: usize = 8;
 /// A schema whose plan takes more memory is searched each time.
@@ -191,15 +191,14 @@ impl Plan {
     }
 }
 
-/// One column of one file in this many is searched again, so that a stored plan improves.
-const REFRESH_INTERVAL: usize = 16;
-
 /// A plan that packers share and extend: each file starts with what the files before it learned. The
 /// least recently used schemas are dropped.
+///
+/// Some files are searched again in part, and ever fewer as a whole, so that a plan improves whatever the first file was like.
 #[derive(Debug, Default)]
 pub struct PlanStore {
     plan: Mutex<Plan>,
-    files: AtomicUsize,
+    files: AtomicU64,
 }
 
 impl PlanStore {
@@ -210,7 +209,7 @@ impl PlanStore {
     pub fn new(plan: Plan) -> Self {
         Self {
             plan: Mutex::new(plan),
-            files: AtomicUsize::new(0),
+            files: AtomicU64::new(0),
         }
     }
 
@@ -223,11 +222,9 @@ impl PlanStore {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The column to search again in the next file, if it is its turn.
-    pub(super) fn next_refresh(&self) -> Option<usize> {
-        let file = self.files.fetch_add(1, Ordering::Relaxed) + 1;
-        file.is_multiple_of(REFRESH_INTERVAL)
-            .then_some(file / REFRESH_INTERVAL)
+    /// The number of the next file.
+    pub(super) fn next_file(&self) -> FileNumber {
+        FileNumber(self.files.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Adds what a block learned, and marks its schema as used.

@@ -180,7 +180,8 @@ fn unknown() -> Damage {
     Damage::new("an unknown choice")
 }
 
-fn read_flag(fields: &mut FieldReader<'_>) -> Result<bool, Damage> {
+/// Reads a byte that is 0 or 1.
+pub(super) fn read_flag(fields: &mut FieldReader<'_>) -> Result<bool, Damage> {
     match fields.byte()? {
         0 => Ok(false),
         1 => Ok(true),

@@ -207,6 +207,10 @@ pub(crate) fn encode_table(
         lookup: TableLookup::new(&table.keys, true),
         counts: table.columns.iter().map(ColumnValues::len).collect(),
         entropies: table.columns.par_iter().map(sampled_entropy).collect(),
+        typed: match base {
+            None => table.columns.par_iter().map(column::is_typed).collect(),
+            Some(_) => Vec::new(),
+        },
         table,
         moves,
         options,
@@ -241,6 +245,7 @@ pub(crate) fn encode_table(
         let payload = attempt.written.payload.len() as u64;
         drifted = encoder.drifted(&packed, payload, plan);
         drifted.extend(encoder.newly_related(&packed, payload, plan, &drifted));
+        drifted.extend(encoder.newly_typed(&packed, payload, plan, &drifted));
         plan_use.drifted_columns = drifted.len() as u32;
         if let Some(number) = refresh.map(|number| number % attempt.columns.len().max(1))
             && !drifted.contains(&number)
@@ -307,6 +312,8 @@ struct TableEncoder<'a> {
     counts: Vec<usize>,
     /// The sampled entropy of each column.
     entropies: Vec<u64>,
+    /// Whether the values of each column are of a type that has a coding; empty if there is a plan, which tells of nearly all of them.
+    typed: Vec<bool>,
     lookup: TableLookup,
     options: EncodeOptions,
     choices: &'a Choices<'a>,
@@ -372,6 +379,8 @@ const DRIFT_TOTAL_SHARE: u64 = 128;
 const RELATED_COLUMN: u64 = 24;
 /// So many columns before a large one are looked at.
 const RELATED_BEFORE: usize = 32;
+/// Columns that take less than this share of the block are not worth a search for their type.
+const TYPED_COLUMN: u64 = 128;
 /// What a relation must save, as a share of the block.
 const RELATED_GAIN: u64 = 64;
 
@@ -586,6 +595,25 @@ impl TableEncoder<'_> {
         new
     }
 
+    /// The columns whose values are all numbers, times or identifiers, and were not when they were searched: one odd value rules out the
+    /// coding that suits all others.
+    fn newly_typed(
+        &self,
+        packed: &[u64],
+        payload: u64,
+        plan: &SchemaPlan,
+        drifted: &[usize],
+    ) -> Vec<usize> {
+        let is_new = |number: &usize| {
+            let stats = plan.columns.get(&self.table.keys[*number]);
+            stats.is_some_and(|stats| !stats.is_typed)
+                && packed[*number] * TYPED_COLUMN >= payload
+                && !drifted.contains(number)
+                && column::is_typed(&self.table.columns[*number])
+        };
+        (0..packed.len()).filter(is_new).collect()
+    }
+
     /// How much less the values of each large column may take beside those of one before it, in 1/256 of a bit a value; `sizes` of
     /// all columns say which are large.
     fn relations_of(&self, sizes: &[u64]) -> BTreeMap<usize, u64> {
@@ -665,7 +693,14 @@ impl TableEncoder<'_> {
             plan.choices
                 .extend(attempt.columns[number].choices.iter().cloned());
             let (count, entropy) = (self.counts[number], self.entropies[number]);
-            let stats = ColumnStats::new(packed[number], count, entropy).related(related);
+            let stats = ColumnStats {
+                related,
+                is_typed: match self.typed.get(number) {
+                    Some(typed) => *typed,
+                    None => column::is_typed(&self.table.columns[number]),
+                },
+                ..ColumnStats::new(packed[number], count, entropy)
+            };
             plan.columns.insert(self.table.keys[number], stats);
         }
         plan.choices.extend(attempt.written.choices.iter().cloned());

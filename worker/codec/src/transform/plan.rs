@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
 
 use super::{
     TableLayout,
-    choices::{ChoiceKey, Choices, read_u64},
+    choices::{ChoiceKey, Choices, read_flag, read_u64},
     csv::RowLayout,
 };
 use crate::{
@@ -22,6 +22,8 @@ pub(crate) struct SchemaPlan {
     pub(crate) len: BlockLen,
     /// Of the search that found it.
     pub(crate) effort: Effort,
+    /// A table fitted all of one of its blocks. If not, the blocks were faulty or have another form than one that is a table.
+    pub(crate) is_table: bool,
     /// Hashes of features of the schema, sorted.
     pub(crate) sketch: Vec<u64>,
     /// The choices by place.
@@ -34,6 +36,52 @@ pub(crate) struct SchemaPlan {
     pub(crate) representation: Representation,
     /// Packed bytes of 2^16 raw bytes.
     pub(crate) ratio: u64,
+    /// When it is compared with a search again.
+    pub(crate) check: PlanCheck,
+}
+
+/// The number of a file among those that share a store of plans, from 1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileNumber(pub(crate) u64);
+
+impl FileNumber {
+    /// The column of the file's first block that is searched again, if it is the turn of one. The caller takes it modulo the number of
+    /// columns.
+    pub(crate) fn refreshed_column(self) -> Option<usize> {
+        /// One column of one file in this many.
+        const REFRESH_INTERVAL: u64 = 16;
+        self.0
+            .is_multiple_of(REFRESH_INTERVAL)
+            .then_some((self.0 / REFRESH_INTERVAL) as usize)
+    }
+}
+
+/// When a plan of a store is compared with a whole search: the file that taught it may have been unlike all others. A plan file does
+/// not have it, so that a plan that was read is compared with the first file that it is used for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PlanCheck {
+    /// The number of the file at which it is due.
+    due: u64,
+    /// The number of files from the last one.
+    interval: u64,
+}
+
+impl PlanCheck {
+    /// Each interval is so many times longer than the one before: thousands of files are searched a few times.
+    const GROWTH: u64 = 8;
+
+    pub(crate) fn is_due(self, file: FileNumber) -> bool {
+        file.0 >= self.due
+    }
+
+    /// The one that follows a search of `file`.
+    pub(crate) fn after(self, file: FileNumber) -> Self {
+        let interval = self.interval.saturating_mul(Self::GROWTH).max(1);
+        Self {
+            due: file.0.saturating_add(interval),
+            interval,
+        }
+    }
 }
 
 /// The length of a block.
@@ -88,6 +136,8 @@ pub(crate) struct ColumnStats {
     pub(crate) entropy: u64,
     /// What another column could save of each value, in 1/256 of a bit.
     pub(crate) related: u64,
+    /// All values were numbers, times or identifiers.
+    pub(crate) is_typed: bool,
 }
 
 impl ColumnStats {
@@ -97,12 +147,8 @@ impl ColumnStats {
             packed: (packed << 16) / (count.max(1) as u64),
             entropy,
             related: 0,
+            is_typed: false,
         }
-    }
-
-    /// The same with what another column could save.
-    pub(crate) fn related(self, related: u64) -> Self {
-        Self { related, ..self }
     }
 
     /// The packed bytes that `count` values should take.
@@ -127,6 +173,9 @@ impl ColumnStats {
 const MAX_FEATURES: usize = 4096;
 /// A block has drifted if it is larger than planned by more than this share and these bytes.
 const RATIO_SHARE: u64 = 12;
+/// It has, too, if it is smaller than planned by more than this share of its own size and [`RATIO_BYTES`]: then what the plan was made
+/// for was unlike it.
+const SMALLER_SHARE: u64 = 2;
 const RATIO_BYTES: u64 = 64;
 /// A block that is larger than planned by more than this share and [`RATIO_BYTES`], and has columns that drifted, is searched anew:
 /// another layout may be smaller.
@@ -148,7 +197,8 @@ impl SchemaPlan {
 
     /// Whether `packed` bytes for `raw` bytes are about as many as planned.
     pub(crate) fn is_as_planned(&self, packed: usize, raw: usize) -> bool {
-        self.is_within(RATIO_SHARE, packed, raw)
+        let most = packed as u64 + packed as u64 / SMALLER_SHARE + RATIO_BYTES;
+        self.is_within(RATIO_SHARE, packed, raw) && self.expected(raw) <= most
     }
 
     /// Whether `packed` bytes for `raw` bytes are so few that no search can find much less.
@@ -156,8 +206,13 @@ impl SchemaPlan {
         self.is_within(CLOSE_SHARE, packed, raw)
     }
 
+    /// The packed bytes that `raw` bytes should take.
+    fn expected(&self, raw: usize) -> u64 {
+        self.ratio.saturating_mul(raw as u64) >> 16
+    }
+
     fn is_within(&self, share: u64, packed: usize, raw: usize) -> bool {
-        let expected = (self.ratio.saturating_mul(raw as u64)) >> 16;
+        let expected = self.expected(raw);
         packed as u64 <= expected + expected / share + RATIO_BYTES
     }
 
@@ -167,6 +222,10 @@ impl SchemaPlan {
         self.choices.extend(learned.choices.iter());
         self.columns.extend(&learned.columns);
         self.take_representation(learned);
+        self.is_table |= learned.is_table;
+        if learned.check.due > self.check.due {
+            self.check = learned.check;
+        }
     }
 
     /// Takes the representation of `other`, with its size.
@@ -177,6 +236,11 @@ impl SchemaPlan {
     /// Whether blocks of this effort and version may be packed by it: what a search with less effort found is not as small.
     pub(crate) fn is_for(&self, effort: Effort, version: FormatVersion) -> bool {
         self.effort >= effort && self.version == version
+    }
+
+    /// Whether a block that is a table, or is none, may be packed by it.
+    pub(crate) fn is_for_form(&self, is_table: bool) -> bool {
+        self.is_table || !is_table
     }
 
     /// Adds the features of a further block.
@@ -217,6 +281,7 @@ impl SchemaPlan {
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         put_varint(out, self.len.0);
         out.push(self.effort.number());
+        out.push(u8::from(self.is_table));
         out.push(self.version.number());
         match self.representation {
             Representation::Table(TableLayout::Json) => out.push(0),
@@ -244,6 +309,7 @@ impl SchemaPlan {
             put_varint(out, stats.packed);
             put_varint(out, stats.entropy);
             put_varint(out, stats.related);
+            out.push(u8::from(stats.is_typed));
         }
     }
 
@@ -254,6 +320,7 @@ impl SchemaPlan {
         let effort = *Effort::ALL
             .get(effort)
             .ok_or_else(|| Damage::new("an unknown effort"))?;
+        let is_table = read_flag(fields)?;
         let version = FormatVersion::try_from(fields.byte()?).map_err(Damage::new)?;
         let representation = match fields.byte()? {
             0 => Representation::Table(TableLayout::Json),
@@ -275,24 +342,27 @@ impl SchemaPlan {
             .collect::<Result<_, _>>()?;
         let choices = Choices::read(fields)?;
         let mut columns = HashMap::default();
-        for _ in 0..fields.size(fields.remaining() / 11, "the number of columns")? {
+        for _ in 0..fields.size(fields.remaining() / 12, "the number of columns")? {
             let key = read_u64(fields)?;
             let stats = ColumnStats {
                 packed: fields.varint()?,
                 entropy: fields.varint()?,
                 related: fields.varint()?,
+                is_typed: read_flag(fields)?,
             };
             columns.insert(key, stats);
         }
         Ok(Self {
             len,
             effort,
+            is_table,
             version,
             sketch,
             choices,
             columns,
             representation,
             ratio,
+            check: PlanCheck::default(),
         })
     }
 }
@@ -337,4 +407,34 @@ impl PlanUse {
 /// The place of the choices of a column of the table.
 pub(crate) fn column_place(key: u64) -> ChoiceKey {
     ChoiceKey(0x5350).child(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_of_a_store_is_checked_ever_more_seldom() {
+        let mut check = PlanCheck::default().after(FileNumber(1));
+        let mut checked = Vec::new();
+        for file in (2..5000).map(FileNumber) {
+            if check.is_due(file) {
+                checked.push(file.0);
+                check = check.after(file);
+            }
+        }
+        assert_eq!(checked, [2, 10, 74, 586, 4682]);
+    }
+
+    #[test]
+    fn a_block_that_is_much_smaller_than_planned_is_not_as_planned() {
+        let plan = SchemaPlan {
+            ratio: 1 << 15,
+            ..SchemaPlan::default()
+        };
+        assert!(plan.is_as_planned(50_000, 100_000));
+        assert!(plan.is_as_planned(35_000, 100_000));
+        assert!(!plan.is_as_planned(30_000, 100_000));
+        assert!(!plan.is_as_planned(60_000, 100_000));
+    }
 }

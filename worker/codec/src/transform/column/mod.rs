@@ -78,6 +78,12 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Enco
     search(values, context)
 }
 
+/// Whether all values are numbers, times or identifiers, which have codings that one other value rules out.
+pub(super) fn is_typed(values: &ColumnValues) -> bool {
+    !values.is_empty()
+        && (values.iter().all(decimal::is_number) || time::fits_all(values) || hex::fits(values))
+}
+
 /// The place of the coding in a column. Streams and nested columns have places in the candidate.
 const CODING: u64 = u64::MAX;
 

@@ -39,6 +39,14 @@ pub(super) fn fits(values: &ColumnValues) -> bool {
     !notations(values.get(0)).is_empty()
 }
 
+/// Whether all values are dates or times of one notation.
+pub(super) fn fits_all(values: &ColumnValues) -> bool {
+    let notations = notations(values.get(0));
+    notations
+        .iter()
+        .any(|fields| values.iter().all(|value| exact(value, fields).is_some()))
+}
+
 /// The notations of a sample: month before day, and day before month.
 fn notations(sample: &[u8]) -> Vec<Vec<TimeField>> {
     let orders: [&[TimeField]; 2] = [
