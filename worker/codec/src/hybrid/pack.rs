@@ -400,11 +400,24 @@ struct SourceBlock {
     is_single: bool,
 }
 
+/// How many bytes are wanted. In runs whose count fits a byte, so that a compiler counts many at once.
+fn count(window: &[u8], is_wanted: impl Fn(u8) -> bool) -> usize {
+    let of_run = |run: &[u8]| {
+        run.iter()
+            .map(|&byte| u8::from(is_wanted(byte)))
+            .sum::<u8>()
+    };
+    let runs = window.chunks(u8::MAX.into());
+    runs.map(|run| usize::from(of_run(run))).sum()
+}
+
 /// How many times smaller a block of such bytes is. A table takes memory for each value whatever its length, so the more of
 /// the bytes end a value, the smaller the block. Spaces count less: they end a value in some tables, and words in prose.
 fn density(window: &[u8]) -> usize {
-    let count = |ends: &[u8]| window.iter().filter(|byte| ends.contains(byte)).count();
-    let (values, words) = (count(b",\n\t;|]}"), count(b" "));
+    let values = count(window, |byte| {
+        matches!(byte, b',' | b'\n' | b'\t' | b';' | b'|' | b']' | b'}')
+    });
+    let words = count(window, |byte| byte == b' ');
     let len = window.len();
     match values + words {
         all if all > len / 2 => 4,

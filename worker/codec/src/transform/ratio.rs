@@ -10,7 +10,7 @@ use crate::{
 /// Fewer numbers show no ratio.
 const MIN_FITTED: usize = 16;
 /// So many rows are looked at first.
-const FEW_ROWS: usize = 64;
+const FEW_ROWS: usize = 32;
 /// The numbers must be nearer to the line than to each other by this factor.
 const NEARER: f64 = 3.0;
 /// The simplest fraction is taken that is off by this at most, in units of this column, for most numbers.
@@ -95,14 +95,16 @@ impl FittedLine {
         let (first, second) = points.split_at(points.len() / 2);
         let slopes = first.iter().zip(second).filter(|(a, b)| a.0 != b.0);
         let slope = median(slopes.map(|(a, b)| (b.1 - a.1) / (b.0 - a.0)).collect())?;
-        let from_line = points.iter().map(|point| point.1 - slope * point.0);
-        let line = Self {
-            slope,
-            distance: median_distance(from_line.collect())?,
-            range: median_distance(points.iter().map(|point| point.0).collect())?,
+        let distance_of = |number: &dyn Fn(&(f64, f64)) -> f64| {
+            median_distance(points.iter().map(number).collect())
         };
-        let all = median_distance(points.iter().map(|point| point.1).collect())?;
-        (line.distance * NEARER < all).then_some(line)
+        let distance = distance_of(&|point| point.1 - slope * point.0)?;
+        let is_near = distance * NEARER < distance_of(&|point| point.1)?;
+        is_near.then_some(Self {
+            slope,
+            distance,
+            range: distance_of(&|point| point.0)?,
+        })
     }
 }
 

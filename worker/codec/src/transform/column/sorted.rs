@@ -190,7 +190,8 @@ fn smoother(
 }
 
 fn refine(contexts: &[u32], ids: impl Iterator<Item = u32>) -> Vec<u32> {
-    let mut known: IdMap<(u32, u32), u32> = IdMap::default();
+    let mut known: IdMap<(u32, u32), u32> =
+        IdMap::with_capacity_and_hasher(contexts.len(), BuildHasherDefault::default());
     contexts
         .iter()
         .zip(ids)
@@ -201,16 +202,52 @@ fn refine(contexts: &[u32], ids: impl Iterator<Item = u32>) -> Vec<u32> {
         .collect()
 }
 
+/// How often each value was seen in each context.
+enum PairCounts {
+    /// Of all pairs, where those are few; the values of a context are together.
+    All { counts: Vec<u32>, distinct: usize },
+    /// Of the pairs that occur.
+    Some(IdMap<(u32, u32), u32>),
+}
+
+impl PairCounts {
+    /// A table has at most so many times more pairs than there are values.
+    const SPARSE: usize = 16;
+
+    fn new(contexts: usize, distinct: usize, values: usize) -> Self {
+        match contexts.saturating_mul(distinct) {
+            all if all <= values * Self::SPARSE => Self::All {
+                counts: vec![0; all],
+                distinct,
+            },
+            _ => Self::Some(IdMap::with_capacity_and_hasher(
+                values,
+                BuildHasherDefault::default(),
+            )),
+        }
+    }
+
+    fn count(&mut self, context: u32, id: u32) -> &mut u32 {
+        match self {
+            Self::All { counts, distinct } => {
+                &mut counts[context as usize * *distinct + id as usize]
+            }
+            Self::Some(counts) => counts.entry((context, id)).or_default(),
+        }
+    }
+}
+
 /// The size of `ids` in bits for an adaptive coder with `contexts`: a value that its context has seen
 /// is cheap, a value that only others have seen costs an escape.
 pub(crate) fn adaptive_bits(ids: &[u32], distinct: usize, contexts: &[u32]) -> f64 {
-    let mut pairs: IdMap<(u32, u32), u32> = IdMap::default();
-    let mut totals: IdMap<u32, u32> = IdMap::default();
+    let context_count = contexts.iter().max().map_or(0, |&last| last as usize + 1);
+    let mut pairs = PairCounts::new(context_count, distinct, ids.len());
+    let mut totals = vec![0u32; context_count];
     let mut singles = vec![0u32; distinct];
     let (mut bits, mut product) = (0.0, 1.0f64);
     for (seen, (&id, &context)) in ids.iter().zip(contexts).enumerate() {
-        let pair = pairs.entry((context, id)).or_default();
-        let total = totals.entry(context).or_default();
+        let pair = pairs.count(context, id);
+        let total = &mut totals[context as usize];
         let single = &mut singles[id as usize];
         let general = (f64::from(*single) + 0.5) / (seen as f64 + 0.5 * distinct as f64);
         let probability = (f64::from(*pair) + general) / (f64::from(*total) + 1.0);

@@ -84,6 +84,18 @@ pub(super) fn estimate(numbers: &[i64]) -> usize {
     cost(zigzag).min(cost(smallest))
 }
 
+/// The bits of all integers without their leading zeros: a quick measure that tells little of few values that repeat.
+pub(super) fn bits(numbers: &[i64]) -> usize {
+    let bits = |sign: SignMapping| {
+        let each = numbers
+            .iter()
+            .map(|&number| u64::BITS - sign.apply(number).leading_zeros());
+        each.sum::<u32>() as usize
+    };
+    let [zigzag, smallest] = SignMapping::both(numbers);
+    bits(zigzag).min(bits(smallest))
+}
+
 /// The place of the choice of a layout.
 const INTEGERS: u64 = u64::MAX - 2;
 
@@ -161,8 +173,12 @@ fn layouts(numbers: &[u64], sign: SignMapping, effort: Effort) -> Vec<IntegerLay
             .map(|&fine| Buckets(fine))
             .filter(|buckets| buckets.of(largest).0 < 256)
             .min_by_key(|buckets| {
-                let (coded, bits) = buckets.split(some);
-                literals_bytes(&coded) + bits.len()
+                let (coded, below): (Vec<u8>, Vec<u32>) = some
+                    .iter()
+                    .map(|&number| buckets.of(number))
+                    .map(|(bucket, below)| (bucket as u8, below))
+                    .unzip();
+                literals_bytes(&coded) + (below.iter().sum::<u32>() as usize).div_ceil(8)
             });
         found.extend(best_buckets.map(IntegerLayout::Buckets));
         found.extend(RadixGroups::best(some, largest).map(IntegerLayout::RadixGroups));

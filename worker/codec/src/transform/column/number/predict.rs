@@ -352,9 +352,6 @@ fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<
     let rows = start..(start + sampled).min(numbers.len());
     let few = spread(rows.clone());
     let mut rated = Vec::new();
-    let cost_in = |prediction: Prediction, rows: Range<usize>, others: &mut OtherColumns<'_>| {
-        layout::estimate(&prediction.residuals(numbers, rows, others))
-    };
     let cost_of_few = |prediction: Prediction, others: &mut OtherColumns<'_>| {
         let left = few
             .iter()
@@ -367,9 +364,11 @@ fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<
         Prediction::DeltaOfDelta,
     ];
     let lines = lines(numbers).into_iter().map(Prediction::Line);
-    let mut simplest = usize::MAX;
+    let (mut simplest, mut fewest_bits) = (usize::MAX, usize::MAX);
     for prediction in simple.into_iter().chain(lines) {
-        rated.push((cost_in(prediction, rows.clone(), others), prediction));
+        let left = prediction.residuals(numbers, rows.clone(), others);
+        rated.push((layout::estimate(&left), prediction));
+        fewest_bits = fewest_bits.min(layout::bits(&left));
         if !few.is_empty() {
             simplest = simplest.min(cost_of_few(prediction, others));
         }
@@ -379,7 +378,11 @@ fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<
         if !few.is_empty() && cost_of_few(prediction, others) >= simplest {
             return None;
         }
-        let cost = cost_in(prediction, rows.clone(), others);
+        let left = prediction.residuals(numbers, rows.clone(), others);
+        if few.is_empty() && layout::bits(&left) >= fewest_bits && is_varied(&left) {
+            return None;
+        }
+        let cost = layout::estimate(&left);
         rated.push((cost, prediction));
         Some(cost)
     };
@@ -416,6 +419,15 @@ fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<
     }
     let best = rated.into_iter().min_by_key(|(cost, _)| *cost);
     best.map_or(Prediction::Zero, |(_, prediction)| prediction)
+}
+
+/// Whether the first differences have no few values, which take few bits however large they are.
+fn is_varied(left: &[i64]) -> bool {
+    const FIRST: usize = 16;
+    let mut first = left[..left.len().min(FIRST)].to_vec();
+    first.sort_unstable();
+    first.dedup();
+    first.len() * 2 > FIRST
 }
 
 /// How many of the nearest columns are tried for so many numbers: few numbers repay few tries.
