@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use streampress_transport::contract_tests::eventually_blocking;
 use support::{WorkFolder, text};
 
 /// The command fails with this code and these words.
@@ -740,6 +741,43 @@ fn all_mistakes_of_a_pipeline_and_of_its_inline_schema_are_in_one_answer() {
     );
     let quoted = WorkFolder::with_spec("  codec: {blockSize: \"01000000\"}");
     quoted.run_well(&["validate", "pipeline.yaml"]);
+}
+
+#[test]
+fn what_is_at_work_in_a_data_folder_is_not_joined_by_another_source_or_destination() {
+    let folder = WorkFolder::with_spec("  suspend: false");
+    folder.write("data/in/a.json", "{\"a\":1}");
+    folder.write("other/a.json", "{\"a\":2}");
+    let pipeline = fs::read_to_string(folder.path("pipeline.yaml")).expect("read");
+    let elsewhere = "  destination: {location: \"file:///data/out2\"}\n";
+    folder.write(
+        "elsewhere.yaml",
+        format!(
+            "{}{elsewhere}",
+            pipeline.replace("name: test", "name: other")
+        ),
+    );
+    let data = ["--data", "data"];
+    let worker = folder.start(&["decompress", "pipeline.yaml", "--data", "data"]);
+    eventually_blocking("the worker has the folder open", || {
+        folder.log().contains("Opened the data folder")
+    });
+    let words = [
+        "pipeline test from file:///data/in to file:///data/out is at work in the data folder data",
+        "wait until it ends",
+        "--data",
+    ];
+    let run_elsewhere = [&["run", "elsewhere.yaml"][..], &data].concat();
+    says(&folder, &run_elsewhere, 64, &words);
+    let run_of_input = [&["run", "pipeline.yaml", "--input", "other"][..], &data].concat();
+    says(&folder, &run_of_input, 64, &words);
+    // The same pipeline may be at work in several processes.
+    folder.run_well(&[&["run", "pipeline.yaml"][..], &data].concat());
+    assert_eq!(worker.stop(), Some(0));
+    folder.run_well(&run_elsewhere);
+    assert_eq!(folder.files("data/out2"), folder.files("data/in"));
+    folder.run_well(&run_of_input);
+    assert_eq!(folder.files("data/out"), folder.files("other"));
 }
 
 #[test]

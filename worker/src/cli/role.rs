@@ -235,10 +235,15 @@ impl RoleCommand {
         Ok((Backend::Embedded(local), locks, journal))
     }
 
-    /// Fails where the data folder is another pipeline's: this one would take its messages, look for its files elsewhere, and act on
-    /// what it finds there.
+    /// Fails where the data folder is another pipeline's, or another one or another source or destination is at work in it: this one
+    /// would take its messages, look for its files elsewhere, and act on what it finds there.
     pub(super) async fn refuse_folder_of_another(&self, context: &RoleContext) -> Result<()> {
         let own = &self.config.identity().pipeline;
+        if let (Backend::Embedded(local), Config::File(resolved)) = (&context.backend, &self.config)
+        {
+            let (source, destination) = (&resolved.source.location, &resolved.destination.location);
+            connect::work_in_folder(local, own, source, destination).await?;
+        }
         match context.pipeline_of_folder().await? {
             None => context.take_folder(own).await,
             Some(pipeline) if pipeline == *own => Ok(()),

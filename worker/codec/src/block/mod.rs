@@ -123,13 +123,14 @@ impl BlockEncoder<'_> {
         let plans = self.plans.iter();
         let plans = plans.filter(|plan| plan.is_for(effort, version));
         let base = most_similar(plans, len, &structure.sketch).cloned();
-        let base = base.filter(|plan| plan.is_for_form(structure.is_table));
-        let (sketch, is_table) = (structure.sketch.clone(), structure.is_table);
+        let (is_table, is_text) = (structure.is_table, !self.raw.contains(&0));
+        let base = base.filter(|plan| plan.is_for_form(is_table, is_text));
+        let sketch = structure.sketch.clone();
         let of_schema = |mut block: EncodedBlock| {
             if let Some(learned) = &mut block.learned {
                 (learned.sketch, learned.len) = (sketch, len);
                 (learned.effort, learned.version) = (effort, version);
-                learned.is_table = is_table;
+                (learned.is_table, learned.is_text) = (is_table, is_text);
             }
             block
         };

@@ -219,7 +219,8 @@ pub(crate) fn encode_table(
         measured: MeasuredSizes::default(),
         raw_limit: streams::raw_limit(raw.len()),
     };
-    let columns = encoder.encode_columns();
+    let newly_typed = base.map_or_else(Vec::new, |plan| encoder.newly_typed(plan));
+    let columns = encoder.encode_columns(&newly_typed);
     let streams = columns.iter().flat_map(|column| &column.streams);
     let stream_bytes = streams.map(|stream| stream.bytes.len()).sum();
     let refinement = match base {
@@ -245,10 +246,11 @@ pub(crate) fn encode_table(
         let payload = attempt.written.payload.len() as u64;
         drifted = encoder.drifted(&packed, payload, plan);
         drifted.extend(encoder.newly_related(&packed, payload, plan, &drifted));
-        drifted.extend(encoder.newly_typed(&packed, payload, plan, &drifted));
-        plan_use.drifted_columns = drifted.len() as u32;
+        drifted.retain(|number| !newly_typed.contains(number));
+        plan_use.drifted_columns = (newly_typed.len() + drifted.len()) as u32;
         if let Some(number) = refresh.map(|number| number % attempt.columns.len().max(1))
             && !drifted.contains(&number)
+            && !newly_typed.contains(&number)
         {
             drifted.push(number);
         }
@@ -379,8 +381,6 @@ const DRIFT_TOTAL_SHARE: u64 = 128;
 const RELATED_COLUMN: u64 = 24;
 /// So many columns before a large one are looked at.
 const RELATED_BEFORE: usize = 32;
-/// Columns that take less than this share of the block are not worth a search for their type.
-const TYPED_COLUMN: u64 = 128;
 /// What a relation must save, as a share of the block.
 const RELATED_GAIN: u64 = 64;
 
@@ -501,11 +501,23 @@ impl TableEncoder<'_> {
         plan
     }
 
-    fn encode_columns(&self) -> Vec<EncodedColumn> {
-        (0..self.table.columns.len())
-            .into_par_iter()
-            .map(|number| self.encode_column(number, self.choices))
-            .collect()
+    /// The columns by the choices that were made before, but `searched` ones without.
+    fn encode_columns(&self, searched: &[usize]) -> Vec<EncodedColumn> {
+        let encode = |number: usize| match searched.contains(&number) {
+            true => self.encode_anew(number),
+            false => self.encode_column(number, self.choices),
+        };
+        let numbers = 0..self.table.columns.len();
+        numbers.into_par_iter().map(encode).collect()
+    }
+
+    /// A column without the choices that were made before, those of its coders included.
+    fn encode_anew(&self, number: usize) -> EncodedColumn {
+        let mut column = self.encode_column(number, &Choices::default());
+        for stream in &mut column.streams {
+            stream.fresh = true;
+        }
+        column
     }
 
     /// Codes the streams; `None` if they are too long.
@@ -597,21 +609,13 @@ impl TableEncoder<'_> {
 
     /// The columns whose values are all numbers, times or identifiers, and were not when they were searched: one odd value rules out the
     /// coding that suits all others.
-    fn newly_typed(
-        &self,
-        packed: &[u64],
-        payload: u64,
-        plan: &SchemaPlan,
-        drifted: &[usize],
-    ) -> Vec<usize> {
+    fn newly_typed(&self, plan: &SchemaPlan) -> Vec<usize> {
         let is_new = |number: &usize| {
             let stats = plan.columns.get(&self.table.keys[*number]);
             stats.is_some_and(|stats| !stats.is_typed)
-                && packed[*number] * TYPED_COLUMN >= payload
-                && !drifted.contains(number)
                 && column::is_typed(&self.table.columns[*number])
         };
-        (0..packed.len()).filter(is_new).collect()
+        (0..self.table.columns.len()).filter(is_new).collect()
     }
 
     /// How much less the values of each large column may take beside those of one before it, in 1/256 of a bit a value; `sizes` of
@@ -645,10 +649,9 @@ impl TableEncoder<'_> {
 
     /// Searches the drifted columns without the plan and keeps what is smaller.
     fn search_again(&self, attempt: Attempt, drifted: &[usize]) -> Option<Attempt> {
-        let none = Choices::default();
         let searched: Vec<(usize, EncodedColumn)> = drifted
             .par_iter()
-            .map(|&number| (number, self.encode_column(number, &none)))
+            .map(|&number| (number, self.encode_anew(number)))
             .filter(|(number, column)| {
                 let basis = self.cost_basis();
                 column.cost(basis) < attempt.columns[*number].cost(basis)
@@ -658,10 +661,7 @@ impl TableEncoder<'_> {
             return Some(attempt);
         }
         let mut columns = attempt.columns.clone();
-        for (number, mut column) in searched {
-            for stream in &mut column.streams {
-                stream.fresh = true;
-            }
+        for (number, column) in searched {
             columns[number] = column;
         }
         let again = self.write(columns)?;

@@ -24,6 +24,8 @@ pub(crate) struct SchemaPlan {
     pub(crate) effort: Effort,
     /// A table fitted all of one of its blocks. If not, the blocks were faulty or have another form than one that is a table.
     pub(crate) is_table: bool,
+    /// One of its blocks had no byte 0, which rules out templates.
+    pub(crate) is_text: bool,
     /// Hashes of features of the schema, sorted.
     pub(crate) sketch: Vec<u64>,
     /// The choices by place.
@@ -223,6 +225,7 @@ impl SchemaPlan {
         self.columns.extend(&learned.columns);
         self.take_representation(learned);
         self.is_table |= learned.is_table;
+        self.is_text |= learned.is_text;
         if learned.check.due > self.check.due {
             self.check = learned.check;
         }
@@ -238,9 +241,9 @@ impl SchemaPlan {
         self.effort >= effort && self.version == version
     }
 
-    /// Whether a block that is a table, or is none, may be packed by it.
-    pub(crate) fn is_for_form(&self, is_table: bool) -> bool {
-        self.is_table || !is_table
+    /// Whether a block that is a table, or is none, and has a byte 0, or has none, may be packed by it.
+    pub(crate) fn is_for_form(&self, is_table: bool, is_text: bool) -> bool {
+        (self.is_table || !is_table) && (self.is_text || !is_text)
     }
 
     /// Adds the features of a further block.
@@ -281,7 +284,7 @@ impl SchemaPlan {
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         put_varint(out, self.len.0);
         out.push(self.effort.number());
-        out.push(u8::from(self.is_table));
+        out.extend([u8::from(self.is_table), u8::from(self.is_text)]);
         out.push(self.version.number());
         match self.representation {
             Representation::Table(TableLayout::Json) => out.push(0),
@@ -320,7 +323,7 @@ impl SchemaPlan {
         let effort = *Effort::ALL
             .get(effort)
             .ok_or_else(|| Damage::new("an unknown effort"))?;
-        let is_table = read_flag(fields)?;
+        let (is_table, is_text) = (read_flag(fields)?, read_flag(fields)?);
         let version = FormatVersion::try_from(fields.byte()?).map_err(Damage::new)?;
         let representation = match fields.byte()? {
             0 => Representation::Table(TableLayout::Json),
@@ -356,6 +359,7 @@ impl SchemaPlan {
             len,
             effort,
             is_table,
+            is_text,
             version,
             sketch,
             choices,

@@ -25,7 +25,7 @@ pub(crate) use self::aws::AwsConnection;
 #[cfg(feature = "aws")]
 pub(crate) use self::aws::{connect, provision_plan, those_of_others};
 
-use crate::config::Config;
+use crate::config::{BadConfiguration, Config};
 use crate::runtime::blocking;
 
 /// What a generator sends to.
@@ -217,6 +217,26 @@ pub(crate) async fn open_local(data: &Path, config: &Config) -> Result<Local> {
     blocking(move || Local::open(&folder, options))
         .await
         .with_context(|| format!("opening the data folder {shown}"))
+}
+
+/// Says which files this process moves in a data folder, and fails where living processes move others there: each takes the messages
+/// of all, so that one would look for files of the other at its own source and restore them at its own destination.
+pub(crate) async fn work_in_folder(
+    local: &Local,
+    pipeline: &str,
+    source: &Location,
+    destination: &Location,
+) -> Result<()> {
+    let purpose = format!("pipeline {pipeline} from {source} to {destination}");
+    let opened = local.clone();
+    let others = blocking(move || opened.work_for(&purpose)).await?;
+    others.map_err(|others| {
+        let folder = local.dir().display();
+        let error = BadConfiguration::new(format!(
+            "{others} is at work in the data folder {folder}: wait until it ends, or use another folder (--data)"
+        ));
+        error.into()
+    })
 }
 
 /// The slots of the embedded transport.

@@ -122,6 +122,9 @@ impl Run {
     ) -> Result<Self> {
         let config = Config::File(Box::new(resolved.clone()));
         let local = connect::open_local(&options.data, &config).await?;
+        let (source, destination) = (&resolved.source.location, &resolved.destination.location);
+        let pipeline = &config.identity().pipeline;
+        connect::work_in_folder(&local, pipeline, source, destination).await?;
         let opened = local.clone();
         let journal = blocking(move || SqliteJournal::open(&opened)).await;
         let journal = journal.context("opening the journal of the data folder")?;

@@ -26,13 +26,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 pub use self::database::{Database, DatabaseStep, Migrations};
 
 use self::lock::LocalLock;
 use self::queue::LocalQueue;
-use self::session::Session;
+use self::session::{Session, SharedPurpose};
 use self::store::{Hooks, Store, Which};
 use self::stream::LocalStream;
 use super::{
@@ -91,6 +92,8 @@ pub struct Local {
     receipts: Arc<LocalQueue>,
     stream: Arc<LocalStream>,
     lease: Duration,
+    /// What this process works for, once it has said so.
+    purpose: Arc<Mutex<Option<SharedPurpose>>>,
 }
 
 impl Local {
@@ -174,7 +177,24 @@ impl Local {
             stream: Arc::new(stream),
             lease: options.lease,
             store,
+            purpose: Arc::default(),
         })
+    }
+
+    /// Says what this process works for, until the folder is closed. Any number of processes may work for the same purpose. Where
+    /// living ones work for another one, that is the answer, and nothing is said. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// If the disk does not let it.
+    pub fn work_for(&self, purpose: &str) -> TransportResult<Result<(), String>> {
+        let sessions = self.dir().join(SESSIONS_FOLDER);
+        let _opening = opening_lock(&sessions)?;
+        let mut known = self.purpose.lock();
+        // What was said before holds no longer.
+        *known = None;
+        let joined = SharedPurpose::join(&sessions, purpose)
+            .map_err(|e| disk_fault("saying what this process works for", &sessions, e))?;
+        Ok(joined.map(|joined| *known = Some(joined)))
     }
 
     /// The queue of file announcements.

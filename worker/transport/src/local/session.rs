@@ -2,12 +2,13 @@
 //! kernel drops the lock with the process, however it ends, so others need not wait for a lease to run out.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SUFFIX: &str = "lock";
 const BEGINNING: &str = "new";
+const PURPOSE: &str = "purpose";
 
 /// This process's session. Dropping it ends the session.
 #[derive(Debug)]
@@ -69,6 +70,45 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let _ = fs::remove_file(path_of(&self.folder, &self.id));
+    }
+}
+
+/// What the processes that are at work in a folder work for: a file that each of them has locked for as long as it does.
+#[derive(Debug)]
+pub(super) struct SharedPurpose {
+    // Kept open for its lock.
+    _file: File,
+}
+
+impl SharedPurpose {
+    /// Joins those that work for `purpose`; the purpose of the others where they work for another one. The caller holds the folder's
+    /// opening lock.
+    pub(super) fn join(folder: &Path, purpose: &str) -> io::Result<Result<Self, String>> {
+        let path = folder.join(PURPOSE);
+        let options = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        let mut file = options?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0)?;
+                file.write_all(purpose.as_bytes())?;
+                file.unlock()?;
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut others = String::new();
+                file.read_to_string(&mut others)?;
+                if others != purpose {
+                    return Ok(Err(others));
+                }
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        file.lock_shared()?;
+        Ok(Ok(Self { _file: file }))
     }
 }
 

@@ -36,8 +36,20 @@ impl MatchedBytes {
         let bytes = [before, raw].concat();
         let mut finder = finder.clone();
         let (mut matches, mut ends) = (Vec::new(), Vec::with_capacity(raw.len()));
+        // The bytes of a match that is taken whole need no matches of their own.
+        let mut taken_until = 0;
         for at in before.len()..bytes.len() {
-            finder.find(&bytes, at, &mut matches);
+            if at < taken_until {
+                finder.skip(&bytes, at);
+            } else {
+                let known = matches.len();
+                finder.find(&bytes, at, &mut matches);
+                if let Some((len, _)) = matches[known..].last()
+                    && *len >= GOOD_MATCH
+                {
+                    taken_until = at + len;
+                }
+            }
             ends.push(matches.len());
         }
         Self {

@@ -3,7 +3,7 @@
 use super::model::{MAX_MATCH, MIN_MATCH};
 
 /// A match as long as this is taken without looking for a better one.
-pub(super) const GOOD_MATCH: usize = 160;
+pub(super) const GOOD_MATCH: usize = 96;
 /// So many earlier places are compared.
 const MAX_COMPARED: usize = 128;
 const HASH_BITS: u32 = 14;
@@ -35,6 +35,11 @@ impl MatchFinder {
             finder.add(bytes, at);
         });
         finder
+    }
+
+    /// Adds the place `at` without looking for its matches.
+    pub(super) fn skip(&mut self, bytes: &[u8], at: usize) {
+        self.add(bytes, at);
     }
 
     /// Adds a place, and returns the ones before of two and three equal bytes.
@@ -83,9 +88,19 @@ impl MatchFinder {
 
 /// The number of equal bytes at two places, at most those of the longest match.
 pub(super) fn common(bytes: &[u8], place: usize, at: usize) -> usize {
-    let here = bytes[at..].iter().take(MAX_MATCH);
-    let equal = here.zip(&bytes[place..]).take_while(|(a, b)| a == b);
-    equal.count()
+    let (here, there) = (&bytes[at..], &bytes[place..]);
+    let here = &here[..here.len().min(MAX_MATCH)];
+    let (mut eights, rest) = here.as_chunks::<8>();
+    let mut len = 0;
+    while let ([first, others @ ..], Some(other)) = (eights, there[len..].first_chunk()) {
+        let unequal = u64::from_le_bytes(*first) ^ u64::from_le_bytes(*other);
+        if unequal != 0 {
+            return len + unequal.trailing_zeros() as usize / 8;
+        }
+        (eights, len) = (others, len + 8);
+    }
+    let equal = rest.iter().zip(&there[len..]).take_while(|(a, b)| a == b);
+    len + equal.count()
 }
 
 fn slot(bytes: u32) -> usize {

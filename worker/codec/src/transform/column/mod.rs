@@ -78,10 +78,33 @@ pub(super) fn encode(values: &ColumnValues, context: &EncodeContext<'_>) -> Enco
     search(values, context)
 }
 
-/// Whether all values are numbers, times or identifiers, which have codings that one other value rules out.
+/// Whether all values are numbers, times or identifiers, in quotes or not, which have codings that one other value rules out.
 pub(super) fn is_typed(values: &ColumnValues) -> bool {
-    !values.is_empty()
-        && (values.iter().all(decimal::is_number) || time::fits_all(values) || hex::fits(values))
+    fn is_typed_without_quotes(values: &ColumnValues) -> bool {
+        let is_number =
+            |value: &[u8]| decimal::is_number(value) || value.iter().all(u8::is_ascii_digit);
+        values.iter().all(is_number) || time::fits_all(values) || hex::fits(values)
+    }
+    fn inner(value: &[u8]) -> Option<&[u8]> {
+        match value {
+            [b'"', inner @ .., b'"'] => Some(inner),
+            _ => None,
+        }
+    }
+    if values.is_empty() {
+        return false;
+    }
+    let Some(first) = inner(values.get(0)) else {
+        return is_typed_without_quotes(values);
+    };
+    // Most are words, as the first one shows.
+    let first: ColumnValues = std::iter::once(first).collect();
+    is_typed_without_quotes(&first)
+        && values
+            .iter()
+            .map(inner)
+            .collect::<Option<ColumnValues>>()
+            .is_some_and(|values| is_typed_without_quotes(&values))
 }
 
 /// The place of the coding in a column. Streams and nested columns have places in the candidate.

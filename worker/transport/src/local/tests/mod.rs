@@ -115,3 +115,20 @@ async fn the_stream_keeps_its_contract() {
 async fn the_lock_keeps_its_contract() {
     contract_tests::lock::all(&Embedded::default()).await;
 }
+
+#[test]
+fn processes_that_work_in_a_folder_work_for_one_purpose_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Local::open(folder.path(), LocalOptions::default()).unwrap();
+    let [one, two, three] = [open(), open(), open()];
+    assert_eq!(one.work_for("a longer purpose").unwrap(), Ok(()));
+    assert_eq!(two.work_for("a longer purpose").unwrap(), Ok(()));
+    let refused = three.work_for("another").unwrap();
+    assert_eq!(refused, Err("a longer purpose".to_owned()));
+    drop(one);
+    assert!(three.work_for("another").unwrap().is_err());
+    drop(two);
+    assert_eq!(three.work_for("another").unwrap(), Ok(()));
+    let refused = open().work_for("a longer purpose").unwrap();
+    assert_eq!(refused, Err("another".to_owned()));
+}
