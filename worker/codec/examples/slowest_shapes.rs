@@ -39,6 +39,7 @@ const FOUND: &[&str] = &[
     "pairs ragged 1024 word,counter,float",
     "lines 64 float*3,word,float*5,word,float*5,word,float*5,word,float*5,word,float*5,word,float*5,word,float*5,word",
     "csv ragged 64 empty*529,hex,empty*269",
+    "csv 64 empty*70,letters,empty*275,quoted,empty*51,time,empty*78,quoted,empty*53,related,empty*268",
 ];
 /// How many of the slowest are kept, printed and varied.
 const KEPT: usize = 8;

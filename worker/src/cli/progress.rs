@@ -14,7 +14,7 @@ use super::output;
 use crate::journal::JournalProgress;
 use crate::report::saved_percent;
 use crate::roles::run::{RunObserver, RunSummary};
-use crate::telemetry::plain_log::printable;
+use crate::telemetry::plain_log::{printable, printable_name};
 
 /// The shortest time between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
@@ -247,7 +247,7 @@ pub(super) fn summary_table(summary: &RunSummary) -> String {
         ("left out", &summary.left_out, summary.files_left_out),
     ] {
         for (name, reason) in files {
-            let (name, reason) = (printable(name), printable(reason));
+            let (name, reason) = (printable_name(name), printable(reason));
             let _ = writeln!(table, "  {what}: {name}: {reason}");
         }
         let more = count.saturating_sub(files.len() as u64);

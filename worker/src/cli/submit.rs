@@ -25,7 +25,7 @@ use crate::roles::replies;
 use crate::roles::source::{SettleTime, SourceFilter};
 use crate::roles::source_links::SourceLinks;
 use crate::runtime::blocking;
-use crate::telemetry::plain_log::printable;
+use crate::telemetry::plain_log::{printable, printable_name};
 
 /// Between two checks of what became of submitted files.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -82,7 +82,7 @@ pub(super) fn command(args: SubmitArgs) -> Result<ExitCode> {
         let mut submitted = Vec::new();
         let mut unsettled = Unsettled::default();
         for submission in submissions {
-            let shown = submission.path.display().to_string();
+            let shown = printable_name(&submission.path.display().to_string());
             match submitter.submit(submission).await {
                 Ok((text, record, settles_in)) => {
                     failed |= !say(&shown, &text);

@@ -105,7 +105,9 @@ fn line(level: Level, file_name: Option<&str>, fields: &LineFields) -> String {
         _ => "note",
     }
     .to_owned();
+    let file_name = file_name.map(printable_name);
     let parts = file_name
+        .as_deref()
         .into_iter()
         .chain([fields.message.trim_end_matches('.')])
         .chain(fields.causes.iter().map(String::as_str));
@@ -132,7 +134,7 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// A name as lists show it: no two names are shown alike.
+/// A name as it is shown everywhere, and taken by `redrive --name`: no two names are shown alike.
 pub(crate) fn printable_name(name: &str) -> String {
     printable(&name.replace('\\', "\\\\")).into_owned()
 }
@@ -162,6 +164,13 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_line_shows_a_name_as_lists_do() {
+        let fields = LineFields::default();
+        let names = ["a\nb", "a\\nb"].map(|name| line(Level::ERROR, Some(name), &fields));
+        assert_eq!(names, ["failed: a\\nb", "failed: a\\\\nb"]);
     }
 
     #[test]

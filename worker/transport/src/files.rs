@@ -150,8 +150,16 @@ impl FileName {
                 "file name {name:?} {why}; give a name inside the location"
             ))
         };
-        if name.is_empty() || name.len() > Self::MAX_BYTES {
-            return refuse("is empty or longer than 3072 bytes");
+        if name.is_empty() {
+            return refuse("is empty");
+        }
+        if name.len() > Self::MAX_BYTES {
+            // Without the name, which would fill the screen.
+            return Err(format!(
+                "the path has {} bytes, more than {}; give the file or its folders shorter names",
+                name.len(),
+                Self::MAX_BYTES
+            ));
         }
         if name.contains('\0') {
             return refuse("has a NUL byte");

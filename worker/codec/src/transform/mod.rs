@@ -246,11 +246,11 @@ pub(crate) fn encode_table(
         let payload = attempt.written.payload.len() as u64;
         drifted = encoder.drifted(&packed, payload, plan);
         drifted.extend(encoder.newly_related(&packed, payload, plan, &drifted));
-        drifted.retain(|number| !newly_typed.contains(number));
+        drifted.retain(|number| newly_typed.binary_search(number).is_err());
         plan_use.drifted_columns = (newly_typed.len() + drifted.len()) as u32;
         if let Some(number) = refresh.map(|number| number % attempt.columns.len().max(1))
             && !drifted.contains(&number)
-            && !newly_typed.contains(&number)
+            && newly_typed.binary_search(&number).is_err()
         {
             drifted.push(number);
         }
@@ -501,9 +501,9 @@ impl TableEncoder<'_> {
         plan
     }
 
-    /// The columns by the choices that were made before, but `searched` ones without.
+    /// The columns by the choices that were made before, but the `searched` ones, in ascending order, without.
     fn encode_columns(&self, searched: &[usize]) -> Vec<EncodedColumn> {
-        let encode = |number: usize| match searched.contains(&number) {
+        let encode = |number: usize| match searched.binary_search(&number).is_ok() {
             true => self.encode_anew(number),
             false => self.encode_column(number, self.choices),
         };

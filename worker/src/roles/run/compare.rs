@@ -16,7 +16,7 @@ use crate::message::hash;
 use crate::roles::context::is_away;
 use crate::roles::restored::RestoredCopies;
 use crate::runtime::blocking;
-use crate::telemetry::plain_log::printable;
+use crate::telemetry::plain_log::{printable, printable_name};
 
 /// Between two tries of what failed because a disk or a service is down.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -165,7 +165,7 @@ impl Run {
         let Some(first) = altered.first() else {
             return Ok(());
         };
-        let (count, name) = (altered.len(), printable(&first.name));
+        let (count, name) = (altered.len(), printable_name(&first.name));
         let notice = if self.database_put_back || has_later(destination, altered).await? {
             format!(
                 "{count} restored file(s) are not as the database knows them, for example {name}; since it was put back, they may be later versions of this pipeline's: leave them, and use 'streampress recover'"
