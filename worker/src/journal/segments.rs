@@ -195,17 +195,18 @@ impl SegmentJournal {
             return Ok(());
         }
         let (files, number, written) = (self.files.clone(), state.next, all.clone());
-        let unavailable =
-            |error| TransportError::unavailable("writing down what is announced", in_words(error));
-        let pending = blocking(move || write(&*files, &segment(number)?, &Head::new(0), &written));
-        // A full disk may stay full for long: nothing has its name yet, so that all that is known is still so.
-        let pending = pending.await.map_err(unavailable)?;
-        // Only where no other process has written this number.
-        let committed = blocking(move || pending.commit_over(runtime::now(), None));
-        if let Err(error) = committed.await {
+        let outcome = blocking(move || {
+            let pending = write(&*files, &segment(number)?, &Head::new(0), &written)?;
+            // Only where no other process has written this number.
+            pending.commit_over(runtime::now(), None)
+        });
+        if let Err(error) = outcome.await {
             // Another process wrote this number, or the answer was lost: what is there is read again.
             state.is_loaded = false;
-            return Err(unavailable(error));
+            return Err(TransportError::unavailable(
+                "writing down what is announced",
+                in_words(error),
+            ));
         }
         state.waiting.clear();
         state.next += 1;

@@ -77,13 +77,14 @@ pub fn pack_observed(
 /// # fn main() -> Result<(), streampress_codec::CodecError> {
 /// let rows = |first: u32| -> String { (first..first + 500).map(|id| format!("{id},open,{}\n", id * 7 % 90)).collect() };
 /// let cancel = AtomicBool::new(false);
-/// // What the first file teaches, the second one uses.
+/// // What the first files teach, the others use. The second one of a schema is searched, too: the first may have been an odd one.
 /// let store = PlanStore::default();
 /// let packer = Packer::new(CodecOptions::default()).with_store(&store);
 /// let first = packer.pack(rows(1).as_bytes(), |_frame| Ok(()), &cancel)?;
-/// let second = packer.pack(rows(800).as_bytes(), |_frame| Ok(()), &cancel)?;
+/// packer.pack(rows(800).as_bytes(), |_frame| Ok(()), &cancel)?;
+/// let third = packer.pack(rows(1500).as_bytes(), |_frame| Ok(()), &cancel)?;
 /// assert_eq!(first.plan_use.planned_columns, 0);
-/// assert!(second.plan_use.planned_columns > 0);
+/// assert!(third.plan_use.planned_columns > 0);
 /// // A plan can be kept, and used for files whose packed bytes shall not depend on each other.
 /// let plan = Plan::from_bytes(&store.plan().to_bytes())?;
 /// let packer = Packer::new(CodecOptions::default()).with_plan(plan);
