@@ -2,7 +2,7 @@
 //! kernel drops the lock with the process, however it ends, so others need not wait for a lease to run out.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -85,27 +85,22 @@ impl SharedPurpose {
     /// opening lock.
     pub(super) fn join(folder: &Path, purpose: &str) -> io::Result<Result<Self, String>> {
         let path = folder.join(PURPOSE);
-        let options = OpenOptions::new()
-            .read(true)
+        let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
-            .open(&path);
-        let mut file = options?;
-        match file.try_lock() {
-            Ok(()) => {
-                file.set_len(0)?;
-                file.write_all(purpose.as_bytes())?;
-                file.unlock()?;
-            }
-            Err(TryLockError::WouldBlock) => {
-                let mut others = String::new();
-                file.read_to_string(&mut others)?;
-                if others != purpose {
-                    return Ok(Err(others));
+            .open(&path)?;
+        let last = fs::read(&path)?;
+        // Of the same purpose as the last one nothing is written, which a full disk would refuse.
+        if last != purpose.as_bytes() {
+            match file.try_lock() {
+                Ok(()) => fs::write(&path, purpose)?,
+                Err(TryLockError::WouldBlock) => {
+                    return Ok(Err(String::from_utf8_lossy(&last).into_owned()));
                 }
+                Err(TryLockError::Error(error)) => return Err(error),
             }
-            Err(TryLockError::Error(error)) => return Err(error),
+            file.unlock()?;
         }
         file.lock_shared()?;
         Ok(Ok(Self { _file: file }))

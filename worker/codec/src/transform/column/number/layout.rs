@@ -53,6 +53,12 @@ impl SignMapping {
         }
     }
 
+    /// The smaller cost of both mappings.
+    fn smaller(numbers: &[i64], cost: impl Fn(Self) -> usize) -> usize {
+        let [zigzag, smallest] = Self::both(numbers);
+        cost(zigzag).min(cost(smallest))
+    }
+
     fn both(numbers: &[i64]) -> [Self; 2] {
         let smallest = numbers.iter().copied().min().unwrap_or(0);
         [Self::Zigzag, Self::From(smallest)]
@@ -73,27 +79,23 @@ const GROUPS: u8 = 4;
 
 /// An estimate of the size of integers in bytes: the entropy of their bytes or of their buckets.
 pub(super) fn estimate(numbers: &[i64]) -> usize {
-    let cost = |sign| {
+    SignMapping::smaller(numbers, |sign| {
         let some = unsigned(numbers, sign);
         let planes = (0..width_of(&some))
             .map(|plane| entropy_bytes_of(bytes_of(&some, plane)))
             .sum::<usize>();
         planes.min(Buckets(2).estimate(&some))
-    };
-    let [zigzag, smallest] = SignMapping::both(numbers);
-    cost(zigzag).min(cost(smallest))
+    })
 }
 
 /// The bits of all integers without their leading zeros: a quick measure that tells little of few values that repeat.
 pub(super) fn bits(numbers: &[i64]) -> usize {
-    let bits = |sign: SignMapping| {
+    SignMapping::smaller(numbers, |sign| {
         let each = numbers
             .iter()
             .map(|&number| u64::BITS - sign.apply(number).leading_zeros());
         each.sum::<u32>() as usize
-    };
-    let [zigzag, smallest] = SignMapping::both(numbers);
-    bits(zigzag).min(bits(smallest))
+    })
 }
 
 /// The place of the choice of a layout.

@@ -368,13 +368,13 @@ fn best(numbers: &[i64], context: &EncodeContext<'_>, others: &mut OtherColumns<
     for prediction in simple.into_iter().chain(lines) {
         let left = prediction.residuals(numbers, rows.clone(), others);
         rated.push((layout::estimate(&left), prediction));
-        fewest_bits = fewest_bits.min(layout::bits(&left));
-        if !few.is_empty() {
-            simplest = simplest.min(cost_of_few(prediction, others));
+        match few.is_empty() {
+            true => fewest_bits = fewest_bits.min(layout::bits(&left)),
+            false => simplest = simplest.min(cost_of_few(prediction, others)),
         }
     }
     let mut rate = |prediction: Prediction, others: &mut OtherColumns<'_>| {
-        // Most columns say nothing of each other: some rows show it.
+        // Most columns say nothing of each other: some rows show it, or the bits where there are few rows.
         if !few.is_empty() && cost_of_few(prediction, others) >= simplest {
             return None;
         }
