@@ -167,6 +167,31 @@ impl Announcer {
             .map(drop)
     }
 
+    /// Announces a file whose content is known, unless the journal says that it was announced.
+    pub(crate) async fn announce_once(&self, read: &ReadSource) -> Result<()> {
+        let newest = self.newest(&read.file.name).await?;
+        let announced = newest.filter(|newest| {
+            // What was restored and lies there anew is to be renamed or deleted again.
+            let is_anew =
+                newest.state == SourceState::Restored && newest.fingerprint != read.fingerprint;
+            newest.hash == read.file.hash.as_str() && !newest.is_gone && !is_anew
+        });
+        match announced {
+            Some(announced) => self.sent(announced).await.map(drop),
+            None => self.announce_known(read).await,
+        }
+    }
+
+    /// The announcement after it was sent. The process that recorded it may have ended before it sent it, or failed; under
+    /// its own id it is one message, although that process may send it at this moment.
+    pub(crate) async fn sent(&self, mut newest: SourceRecord) -> Result<SourceRecord> {
+        if newest.state == SourceState::Writing {
+            self.send_recorded(std::slice::from_ref(&newest)).await?;
+            newest.state = SourceState::Sent;
+        }
+        Ok(newest)
+    }
+
     /// Announces a version again, so that it never replaces a later one. Without its version it is announced as new.
     pub(crate) async fn announce_repeat(
         &self,
@@ -271,10 +296,11 @@ impl Announcer {
             let newest = self.newest(&announced.name).await?;
             let newest = newest.filter(|newest| newest.hash == read.file.hash.as_str());
             match newest {
-                Some(newest) if newest.state == SourceState::Sent => Ok(()),
-                // The process that recorded it may have ended before it was sent: without a scan nothing else would send it.
-                Some(newest) if newest.state == SourceState::Writing => {
-                    self.send_recorded(&[newest]).await
+                // Without a scan nothing else would send what is recorded only.
+                Some(newest)
+                    if matches!(newest.state, SourceState::Sent | SourceState::Writing) =>
+                {
+                    self.sent(newest).await.map(drop)
                 }
                 Some(_) | None => {
                     let new = new_announcement(&read, successor_id(&read));

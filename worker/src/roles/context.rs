@@ -466,11 +466,13 @@ impl RoleContext {
             Some(job) => format!("{}-{}", Role::Generator, &job_digest(job).as_str()[..8]),
             None => format!("{}-scan", Role::Generator),
         };
+        let making = Arc::<tokio::sync::Mutex<()>>::default();
         let maker = match &settings.generator {
             Some(job) => Some(FileMaker {
                 generator: Arc::new(generator(job)?),
                 prefix: settings.identity.pipeline.clone(),
                 announcer: announcer.clone(),
+                making: making.clone(),
                 files: job.files,
                 files_per_minute: job.files_per_minute,
                 meter: self.meter.clone(),
@@ -481,7 +483,10 @@ impl RoleContext {
         Ok(GeneratorRole {
             maker,
             scan: settings.scan.as_ref().map(|source| SourceScan {
-                scanner: self.scanner(source, announcer.clone()),
+                scanner: Scanner {
+                    making,
+                    ..self.scanner(source, announcer.clone())
+                },
                 interval: Duration::from_secs(u64::from(source.scan_seconds)),
             }),
             // The original's announcements have no version to repeat, and its format no receipts.
@@ -530,6 +535,7 @@ impl RoleContext {
             renames_or_deletes: source.on_compressed != OnCompressed::Keep
                 || source.on_restored != OnRestored::Keep,
             left_out: LeftOutFiles::default(),
+            making: Arc::default(),
             waiting: Arc::default(),
             meter: self.meter.clone(),
         }

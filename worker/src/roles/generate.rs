@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field, info, info_span, warn};
@@ -69,6 +70,8 @@ pub(crate) struct FileMaker {
     pub(crate) prefix: String,
     /// Where files go and how they are announced.
     pub(crate) announcer: Announcer,
+    /// Held from before a file is made until it is announced, so that a scan does not announce it as well.
+    pub(crate) making: Arc<Mutex<()>>,
     /// Files to make in all; 0 is endless.
     pub(crate) files: u64,
     /// Files a minute; 0 is as fast as possible.
@@ -222,7 +225,7 @@ impl FileMaker {
         Ok(true)
     }
 
-    /// Makes a file and announces it; its trace starts here.
+    /// Makes a file and announces it, unless the journal says that this was done; its trace starts here.
     async fn make_and_announce(&self, number: u64) -> Result<FileRef> {
         let name = self.generator.file_name(&self.prefix, number);
         let span = info_span!(
@@ -235,15 +238,16 @@ impl FileMaker {
         let context = trace::enter(&span, None);
         let current_span = span.clone();
         let work = async move {
-            let making = Instant::now();
+            let _making = self.making.lock().await;
+            let started = Instant::now();
             let made = self
                 .make(number, &name)
                 .await
                 .with_context(|| format!("making file {number}"))?;
             current_span.record("file_id", made.file.id().as_str());
-            self.meter.stage(Stage::Make, making.elapsed());
+            self.meter.stage(Stage::Make, started.elapsed());
             let announcing = Instant::now();
-            self.announcer.announce_known(&made).await?;
+            self.announcer.announce_once(&made).await?;
             self.meter.stage(Stage::Announce, announcing.elapsed());
             Ok(made.file)
         };
@@ -337,4 +341,150 @@ fn find_same(source: &dyn Files, name: &FileName, content: &[u8]) -> Result<Opti
     }
     let (hash, _) = announce::hash(source.read(name)?)?;
     Ok((hash == Digest::of(content)).then_some(entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read};
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use streampress_crds::api::pipeline::SourceFormat;
+    use streampress_generator::{FileFormat, GeneratorOptions, Schema};
+    use streampress_transport::Listing;
+    use streampress_transport::contract_tests::{FilesTap, TappedFiles, eventually};
+    use streampress_transport::local::files::LocalFiles;
+    use streampress_transport::local::{Local, LocalOptions};
+
+    use super::*;
+    use crate::journal::SqliteJournal;
+    use crate::roles::announce::AnnouncementFormat;
+    use crate::roles::scan::LeftOutFiles;
+    use crate::roles::source::SourceFilter;
+
+    /// Says whether the source was listed while a file was read, and gives a listing time for it.
+    #[derive(Debug, Default, Clone)]
+    struct ReadsAndListings {
+        is_reading: Arc<AtomicBool>,
+        was_listed_then: Arc<AtomicBool>,
+    }
+
+    impl FilesTap for ReadsAndListings {
+        fn list(&self, files: &dyn Files) -> io::Result<Listing> {
+            if self.is_reading.load(Relaxed) {
+                self.was_listed_then.store(true, Relaxed);
+            }
+            files.list()
+        }
+
+        fn read(&self, files: &dyn Files, name: &FileName) -> io::Result<Box<dyn Read + Send>> {
+            self.is_reading.store(true, Relaxed);
+            for _ in 0..20 {
+                if !self.was_listed_then.load(Relaxed) {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+            self.is_reading.store(false, Relaxed);
+            files.read(name)
+        }
+    }
+
+    struct Made {
+        _root: tempfile::TempDir,
+        tap: ReadsAndListings,
+        maker: FileMaker,
+        scanner: Scanner,
+    }
+
+    impl Made {
+        /// A source with file number 0, which nobody has announced yet.
+        fn new() -> Self {
+            let root = tempfile::tempdir().expect("a folder");
+            let local = Local::open(root.path(), LocalOptions::default()).expect("opens");
+            let source = LocalFiles::open("file:///data/in", &root.path().join("in"));
+            let tap = ReadsAndListings::default();
+            let announcer = Announcer {
+                source: TappedFiles::new(Arc::new(source.expect("opens")), tap.clone()),
+                files_queue: local.files_queue(),
+                strict: false,
+                format: AnnouncementFormat::Native,
+                journal: Arc::new(SqliteJournal::open(&local).expect("opens")),
+            };
+            let schema = Schema::example("stock-market").expect("an example");
+            let options = GeneratorOptions {
+                format: FileFormat::Csv,
+                file_size_bytes: 4096,
+                seed: 1,
+            };
+            let making = Arc::<Mutex<()>>::default();
+            let maker = FileMaker {
+                generator: Arc::new(Generator::new(&schema, options).expect("compiles")),
+                prefix: "made".into(),
+                announcer: announcer.clone(),
+                making: making.clone(),
+                files: 1,
+                files_per_minute: 0,
+                meter: Meter::default(),
+                shutdown: CancellationToken::new(),
+            };
+            let scanner = Scanner {
+                announcer,
+                filter: SourceFilter {
+                    formats: vec![SourceFormat::Csv],
+                    skips_renamed: false,
+                },
+                links: None,
+                settle: Duration::ZERO,
+                renames_or_deletes: false,
+                left_out: LeftOutFiles::default(),
+                making,
+                waiting: Arc::default(),
+                meter: Meter::default(),
+            };
+            let mut content = Vec::new();
+            maker.generator.file(0, &mut content);
+            let path = root
+                .path()
+                .join("in")
+                .join(maker.generator.file_name("made", 0));
+            std::fs::write(path, content).expect("written");
+            Self {
+                _root: root,
+                tap,
+                maker,
+                scanner,
+            }
+        }
+
+        async fn messages(&self) -> u64 {
+            let depth = self.maker.announcer.files_queue.depth().await;
+            depth.expect("known").total()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scan_waits_until_a_file_that_is_being_made_is_announced() {
+        let made = Made::new();
+        let scanned = async {
+            eventually("the maker to look at the file", async || {
+                made.tap.is_reading.load(Relaxed)
+            })
+            .await;
+            made.scanner.once(&CancellationToken::new()).await
+        };
+        let (file, scanned) = tokio::join!(made.maker.make_and_announce(0), scanned);
+        file.expect("announced");
+        let scanned = scanned.expect("scanned");
+        assert!(!made.tap.was_listed_then.load(Relaxed));
+        assert_eq!((scanned.announced, scanned.known), (0, 1));
+        assert_eq!(made.messages().await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_announced_is_not_announced_by_a_maker_that_makes_it_again() {
+        let made = Made::new();
+        let scanned = made.scanner.once(&CancellationToken::new()).await;
+        assert_eq!(scanned.expect("scanned").announced, 1);
+        made.maker.make_and_announce(0).await.expect("made");
+        assert_eq!(made.messages().await, 1);
+    }
 }

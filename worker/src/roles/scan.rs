@@ -117,6 +117,8 @@ pub(crate) struct Scanner {
     pub(crate) renames_or_deletes: bool,
     /// What cannot be taken.
     pub(crate) left_out: LeftOutFiles,
+    /// Held by this process while it makes a file and announces it: a listing has no such file.
+    pub(crate) making: Arc<tokio::sync::Mutex<()>>,
     /// How many files the last repeated scan did not take, because they had not held still for long enough.
     pub(crate) waiting: Arc<AtomicU64>,
     /// Told that the scan goes on.
@@ -385,6 +387,7 @@ impl Scanner {
             }
             Ok(listing)
         };
+        let _no_file_is_being_made = self.making.lock().await;
         blocking(list)
             .await
             .with_context(|| format!("listing {}", self.announcer.source.location()))
@@ -537,7 +540,7 @@ impl Scanner {
                 None
             }
             Some(newest) if newest.hash == read.file.hash.as_str() && !newest.is_gone => {
-                Some(self.sent(newest).await?)
+                Some(self.announcer.sent(newest).await?)
             }
             None if self.was_restored(&read).await? => Some(read.record(String::new())),
             Some(_) | None => None,
@@ -558,17 +561,6 @@ impl Scanner {
             .await?;
         known.insert(name.to_owned(), record);
         Ok(None)
-    }
-
-    /// The announcement after it was sent. The process that recorded it may have ended before it sent it, or failed; under
-    /// its own id it is one message, although that process may send it at this moment.
-    async fn sent(&self, mut newest: SourceRecord) -> Result<SourceRecord> {
-        if newest.state == SourceState::Writing {
-            let recorded = std::slice::from_ref(&newest);
-            self.announcer.send_recorded(recorded).await?;
-            newest.state = SourceState::Sent;
-        }
-        Ok(newest)
     }
 
     /// Whether a release that kept no record of sources has restored the file.
@@ -672,6 +664,7 @@ mod tests {
                 settle: Duration::from_secs(10),
                 renames_or_deletes: false,
                 left_out: LeftOutFiles::default(),
+                making: Arc::default(),
                 waiting: Arc::default(),
                 meter: Meter::default(),
             };

@@ -390,6 +390,7 @@ impl SimPipeline {
                     renames_or_deletes: self.settings.on_restored != OnRestored::Keep
                         || self.settings.on_compressed != OnCompressed::Keep,
                     left_out: LeftOutFiles::default(),
+                    making: Arc::default(),
                     waiting: Arc::default(),
                     meter: Meter::default(),
                 };
