@@ -7,6 +7,7 @@
 mod disk;
 mod trace;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ type Tree = BTreeMap<String, Vec<u8>>;
 /// A folder with a pipeline's YAML, and beside it `world` with its data, which loses its power.
 struct Scene {
     folder: tempfile::TempDir,
+    /// What the last run printed.
+    last_run: RefCell<String>,
 }
 
 impl Scene {
@@ -52,7 +55,10 @@ impl Scene {
         );
         fs::write(folder.path().join("pipeline.yaml"), yaml).expect("the YAML can be written");
         fs::create_dir(folder.path().join("world")).expect("a folder can be made");
-        Self { folder }
+        Self {
+            folder,
+            last_run: RefCell::default(),
+        }
     }
 
     fn world(&self) -> PathBuf {
@@ -108,6 +114,7 @@ impl Scene {
 
     fn run_well(&self) {
         let output = self.command(RUN).output().expect("the program starts");
+        self.last_run.replace(text_of(&output));
         assert!(output.status.success(), "{}", text_of(&output));
         let summary: Value = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
         for nothing in ["filesFailed", "filesLeftOut", "filesAltered", "filesGone"] {
@@ -258,10 +265,11 @@ fn cut_power_of(
                 let kept = scene.keep();
                 eprintln!(
                     "power cut with seed {seed} in round {round}, after call {moment} of {}, {survivors:?} survives; the disk is kept in {}; \
-                     not durable: {:#?}",
+                     not durable: {:#?}\nthe run after it: {}",
                     calls.len(),
                     kept.display(),
                     disk.not_durable(),
+                    scene.last_run.borrow(),
                 );
                 std::panic::resume_unwind(reason);
             }

@@ -41,6 +41,10 @@ impl SourceJournal for NoJournal {
         Ok(())
     }
 
+    async fn record_read_again(&self, _: &SourceRecord) -> TransportResult<bool> {
+        Ok(true)
+    }
+
     async fn forget_sources(&self, _: &[SourceRecord]) -> TransportResult<()> {
         Ok(())
     }

@@ -134,6 +134,7 @@ impl SourceJournal for NoteJournal {
             name: receipt.name.clone(),
             announcement: receipt.announcement.clone(),
             state: receipt.state,
+            fingerprint: receipt.fingerprint.clone(),
         }])
         .await
     }
@@ -169,6 +170,10 @@ impl SourceJournal for NoteJournal {
 
     async fn record_sources(&self, _: &[SourceRecord]) -> TransportResult<()> {
         Ok(())
+    }
+
+    async fn record_read_again(&self, _: &SourceRecord) -> TransportResult<bool> {
+        Ok(true)
     }
 
     async fn forget_sources(&self, _: &[SourceRecord]) -> TransportResult<()> {

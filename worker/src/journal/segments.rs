@@ -68,11 +68,15 @@ impl State {
                 name,
                 announcement,
                 state,
+                fingerprint,
             } => {
                 if let Some(record) = self.announcement(&name, &announcement)
                     && record.state != SourceState::Restored
                 {
                     record.state = state;
+                    // A file that was touched since was not renamed or deleted: it is another one to the next scan.
+                    record.fingerprint =
+                        fingerprint.unwrap_or(std::mem::take(&mut record.fingerprint));
                 }
             }
             Line::Forget { name } => match self.records.get_mut(&name) {
@@ -87,6 +91,27 @@ impl State {
                 self.values.insert(key, value);
             }
         }
+    }
+
+    /// Replaces what is known of a file that was read, unless another process announced it meanwhile.
+    fn put_read(&mut self, mut record: SourceRecord) {
+        if let Some(known) = self.records.get(&record.name) {
+            if known.announcement != record.announcement {
+                return;
+            }
+            // The caller knows the file, not what became of its announcement.
+            record = SourceRecord {
+                state: known.state,
+                version: known.version.clone(),
+                wants_reply: known.wants_reply,
+                awaits_receipt: known.awaits_receipt,
+                is_gone: known.is_gone,
+                ..record
+            };
+        }
+        let line = Line::Put(record);
+        self.apply(line.clone());
+        self.waiting.push(line);
     }
 
     /// Whether a line that waited is about the newest announcement of its name: another process may have announced it since.
@@ -374,27 +399,20 @@ impl SourceJournal for SegmentJournal {
         let mut state = self.state.lock().await;
         self.load(&mut state).await?;
         for record in records {
-            let mut record = record.clone();
-            if let Some(known) = state.records.get(&record.name) {
-                // Another process announced it meanwhile.
-                if known.announcement != record.announcement {
-                    continue;
-                }
-                // The caller knows the file, not what became of its announcement.
-                record = SourceRecord {
-                    state: known.state,
-                    version: known.version.clone(),
-                    wants_reply: known.wants_reply,
-                    awaits_receipt: known.awaits_receipt,
-                    is_gone: known.is_gone,
-                    ..record
-                };
-            }
-            let line = Line::Put(record);
-            state.apply(line.clone());
-            state.waiting.push(line);
+            state.put_read(record.clone());
         }
         Ok(())
+    }
+
+    async fn record_read_again(&self, record: &SourceRecord) -> TransportResult<bool> {
+        let mut state = self.state.lock().await;
+        self.load(&mut state).await?;
+        let known = state.records.get(&record.name);
+        let is_as_known = known.is_some_and(|known| record.is_of_same_state(known));
+        if is_as_known {
+            state.put_read(record.clone());
+        }
+        Ok(is_as_known)
     }
 
     async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
@@ -413,6 +431,7 @@ impl SourceJournal for SegmentJournal {
             name: receipt.name.clone(),
             announcement: receipt.announcement.clone(),
             state: receipt.state,
+            fingerprint: receipt.fingerprint.clone(),
         };
         state.apply(line.clone());
         state.waiting.push(line);
@@ -572,6 +591,7 @@ mod tests {
             file_id: record.file_id.clone(),
             announcement: record.announcement.clone(),
             state,
+            fingerprint: Some(record.fingerprint.clone()),
         }
     }
 

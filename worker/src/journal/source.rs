@@ -53,6 +53,12 @@ impl SourceRecord {
         matches!(self.state, SourceState::Restored | SourceState::Superseded)
     }
 
+    /// Whether the other is of the same announcement, and says the same of whether that was restored.
+    pub(super) fn is_of_same_state(&self, other: &Self) -> bool {
+        let is_restored = |record: &Self| record.state == SourceState::Restored;
+        self.announcement == other.announcement && is_restored(self) == is_restored(other)
+    }
+
     /// Whether nothing is known of what became of it, although that would be recorded.
     pub(crate) fn is_unconfirmed(&self) -> bool {
         self.awaits_receipt && !self.is_done()
@@ -87,6 +93,9 @@ pub struct SourceReceipt {
     pub announcement: String,
     /// [`SourceState::Restored`] or [`SourceState::Superseded`].
     pub state: SourceState,
+    /// The fingerprint of the file that was announced, where the announcement says it: what was restored was that file, also
+    /// where it was touched since.
+    pub fingerprint: Option<String>,
 }
 
 /// A file that neither was restored nor replaced.
@@ -117,6 +126,9 @@ pub trait SourceJournal: Send + Sync + fmt::Debug {
     async fn record_sent(&self, records: &[SourceRecord]) -> TransportResult<()>;
     /// Replaces what is known of these names, without a new announcement: the files were read again.
     async fn record_sources(&self, records: &[SourceRecord]) -> TransportResult<()>;
+    /// The file of this announcement was read again and has its content, under another fingerprint. False where the announcement
+    /// is no longer the newest of its name, or was restored meanwhile and the record does not know it: then nothing is recorded.
+    async fn record_read_again(&self, record: &SourceRecord) -> TransportResult<bool>;
     /// These files are no longer at the source: the same content that comes under their names later is new.
     async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()>;
     /// A receipt says what became of an announcement. One that is no longer the newest of its name is left out.

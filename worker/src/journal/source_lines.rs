@@ -45,6 +45,9 @@ pub(super) enum Line {
         name: String,
         announcement: String,
         state: SourceState,
+        /// As the announcement observed the file; nothing from earlier releases.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<String>,
     },
     /// The name's file is no longer at the source.
     Forget { name: String },

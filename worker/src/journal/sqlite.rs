@@ -276,6 +276,10 @@ impl SourceJournal for SqliteJournal {
         sqlite_sources::write(&self.database, records.to_vec()).await
     }
 
+    async fn record_read_again(&self, record: &SourceRecord) -> TransportResult<bool> {
+        sqlite_sources::read_again(&self.database, record.clone()).await
+    }
+
     async fn forget_sources(&self, records: &[SourceRecord]) -> TransportResult<()> {
         sqlite_sources::forget(&self.database, records).await
     }

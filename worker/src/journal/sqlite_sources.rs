@@ -110,10 +110,30 @@ pub(super) async fn one(
     name: String,
 ) -> TransportResult<Option<SourceRecord>> {
     database
-        .read(move |step| {
-            step.prepare_cached(&format!("{SELECT} WHERE s.location = ?1 AND s.name = ?2"))?
-                .query_row([&location, &name], read_record)
-                .optional()
+        .read(move |step| newest(step, &location, &name))
+        .await
+}
+
+fn newest(
+    step: &DatabaseStep<'_>,
+    location: &str,
+    name: &str,
+) -> rusqlite::Result<Option<SourceRecord>> {
+    step.prepare_cached(&format!("{SELECT} WHERE s.location = ?1 AND s.name = ?2"))?
+        .query_row([location, name], read_record)
+        .optional()
+}
+
+/// See [`super::FileJournal::record_read_again`].
+pub(super) async fn read_again(database: &Database, record: SourceRecord) -> TransportResult<bool> {
+    database
+        .write(move |step| {
+            let newest = newest(step, &record.location, &record.name)?;
+            let is_as_known = newest.is_some_and(|newest| record.is_of_same_state(&newest));
+            if is_as_known {
+                put(step, &record)?;
+            }
+            Ok(is_as_known)
         })
         .await
 }

@@ -311,11 +311,12 @@ impl Announcer {
         announcing.await.map_err(HandlerError::Transient)
     }
 
-    /// Records what became of an announcement of the file.
+    /// Records what became of an announcement of the file, which observed it with this fingerprint.
     pub(crate) async fn record_end(
         &self,
         file: &FileRef,
         announcement: &str,
+        fingerprint: Option<&str>,
         state: SourceState,
     ) -> TransportResult<()> {
         let receipt = SourceReceipt {
@@ -324,6 +325,7 @@ impl Announcer {
             file_id: file.id().as_str().to_owned(),
             announcement: announcement.to_owned(),
             state,
+            fingerprint: fingerprint.map(str::to_owned),
         };
         self.journal.record_receipt(&receipt).await
     }

@@ -495,7 +495,12 @@ impl Compressor {
             // It is not announced again.
             let (file, state) = (&announcement.file, SourceState::Superseded);
             self.announcer
-                .record_end(file, &observed.announcement, state)
+                .record_end(
+                    file,
+                    &observed.announcement,
+                    Some(&observed.fingerprint),
+                    state,
+                )
                 .await?;
         }
         info!(

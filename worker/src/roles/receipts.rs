@@ -306,7 +306,9 @@ async fn note(
         // A generated file, whose announcement follows from the file.
         None => announce::announcement_of(file),
     };
-    Ok(announcer.record_end(file, &announcement, state).await?)
+    let fingerprint = receipt.observed.as_ref().map(|it| it.fingerprint.as_str());
+    let recorded = announcer.record_end(file, &announcement, fingerprint, state);
+    Ok(recorded.await?)
 }
 
 /// Announces the manifest's file again with its version, if the source still has its content. Other content that took its

@@ -529,36 +529,39 @@ impl Scanner {
         let Some(read) = self.read(entry).await? else {
             return Ok(None);
         };
-        // Another process may have announced it since this one read the journal.
-        let newest = match self.announcer.newest(&entry.name).await? {
-            // Its receipt did not rename or delete it, since its fingerprint was another by then: the next one does.
-            Some(newest)
-                if self.renames_or_deletes
-                    && newest.state == SourceState::Restored
-                    && newest.fingerprint != entry.fingerprint =>
-            {
-                None
-            }
-            Some(newest) if newest.hash == read.file.hash.as_str() && !newest.is_gone => {
-                Some(self.announcer.sent(newest).await?)
-            }
-            None if self.was_restored(&read).await? => Some(read.record(String::new())),
-            Some(_) | None => None,
-        };
-        let Some(newest) = newest else {
-            return Ok(Some(read));
-        };
-        let record = SourceRecord {
-            state: newest.state,
-            version: newest.version,
-            wants_reply: newest.wants_reply,
-            awaits_receipt: newest.awaits_receipt,
-            ..read.record(newest.announcement)
-        };
         let journal = &self.announcer.journal;
-        journal
-            .record_sources(std::slice::from_ref(&record))
-            .await?;
+        let record = loop {
+            // Another process may have announced it since this one read the journal.
+            let newest = self.announcer.newest(&entry.name).await?;
+            let Some(newest) = newest else {
+                if !self.was_restored(&read).await? {
+                    return Ok(Some(read));
+                }
+                let record = read.record(String::new());
+                let recorded = journal.record_sources(std::slice::from_ref(&record));
+                recorded.await?;
+                break record;
+            };
+            // Its receipt did not rename or delete it, since its fingerprint was another by then: the next one does.
+            let stays = self.renames_or_deletes
+                && newest.state == SourceState::Restored
+                && newest.fingerprint != entry.fingerprint;
+            if stays || newest.hash != read.file.hash.as_str() || newest.is_gone {
+                return Ok(Some(read));
+            }
+            let newest = self.announcer.sent(newest).await?;
+            let record = SourceRecord {
+                state: newest.state,
+                version: newest.version,
+                wants_reply: newest.wants_reply,
+                awaits_receipt: newest.awaits_receipt,
+                ..read.record(newest.announcement)
+            };
+            // A receipt that came meanwhile has judged the file by its earlier fingerprint.
+            if journal.record_read_again(&record).await? {
+                break record;
+            }
+        };
         known.insert(name.to_owned(), record);
         Ok(None)
     }
@@ -631,7 +634,9 @@ mod tests {
     use streampress_transport::{Files, LeftOut};
 
     use super::*;
-    use crate::journal::{NoteJournal, SegmentJournal, SourceJournal, SqliteJournal};
+    use crate::journal::{
+        NoteJournal, SegmentJournal, SourceJournal, SourceReceipt, SqliteJournal,
+    };
     use crate::roles::announce::AnnouncementFormat;
 
     struct Source {
@@ -925,6 +930,57 @@ mod tests {
             assert_eq!(source.scan().await.announced, announced, "{content}");
         }
         assert_eq!(source.messages().await, 3);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_touched_while_it_is_under_way_is_announced_again_where_its_receipt_left_it()
+     {
+        for in_one_folder in [true, false] {
+            let mut source = Source::open();
+            source.scanner.renames_or_deletes = true;
+            let files = source.scanner.announcer.source.clone();
+            if !in_one_folder {
+                source.scanner.announcer.journal =
+                    Arc::new(SegmentJournal::new(files.clone(), true));
+            }
+            let journal = source.scanner.announcer.journal.clone();
+            let entry = source.write("a.txt", "words");
+            assert_eq!(source.scan().await.announced, 1);
+            let sent = journal.source(files.location(), "a.txt").await;
+            let sent = sent.expect("read").expect("announced");
+            // Only the time is another.
+            source.write("a.txt", "words");
+            let touched = files.stat(&entry.name).expect("read").expect("there");
+            assert_ne!(touched.fingerprint, sent.fingerprint);
+            let receipt = SourceReceipt {
+                location: sent.location.clone(),
+                name: sent.name.clone(),
+                file_id: sent.file_id.clone(),
+                announcement: sent.announcement.clone(),
+                state: SourceState::Restored,
+                fingerprint: Some(sent.fingerprint.clone()),
+            };
+            if in_one_folder {
+                // The receipt judges the file by what the journal knows of it, just before the scan records what it read.
+                journal.record_receipt(&receipt).await.expect("kept");
+                let read_again = SourceRecord {
+                    fingerprint: touched.fingerprint.clone(),
+                    ..sent
+                };
+                let recorded = journal.record_read_again(&read_again).await;
+                assert!(!recorded.expect("refused"));
+            } else {
+                // The receipt judges it by what the announcement says, and the scan learns of it later.
+                let result = source.scan().await;
+                assert_eq!((result.announced, result.known), (0, 1));
+                let notes = NoteJournal::new(files.clone());
+                notes.record_receipt(&receipt).await.expect("kept");
+                notes.flush_sources().await.expect("written");
+            }
+            assert_eq!(source.scan().await.announced, 1, "{in_one_folder}");
+            assert_eq!(source.scan().await.known, 1, "{in_one_folder}");
+            assert_eq!(source.messages().await, 2, "{in_one_folder}");
+        }
     }
 
     #[tokio::test]

@@ -127,6 +127,7 @@ impl RecoveryFixture {
                 file_id: record.file_id.clone(),
                 announcement: record.announcement.clone(),
                 state: SourceState::Restored,
+                fingerprint: None,
             };
             journal.record_announcements(&[record]).await.expect("kept");
             journal.record_receipt(&receipt).await.expect("kept");
