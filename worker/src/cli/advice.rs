@@ -5,6 +5,7 @@ use std::path::Path;
 use streampress_transport::local::shell_word;
 
 use super::args::{PipelineArgs, RunArgs};
+use crate::message::REDRIVE_COMMAND;
 
 /// The arguments that name a pipeline and the place of its data, quoted for a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,11 @@ impl PipelineWords {
             words.push("--aws".to_owned());
         }
         Self(words.join(" "))
+    }
+
+    /// The text, with the command that sends dead letters again as it can be typed.
+    pub(super) fn typed(&self, text: &str) -> String {
+        text.replace(REDRIVE_COMMAND, &self.command("redrive"))
     }
 
     /// The command, as it can be typed; `words` are its name and its other options.
@@ -68,5 +74,10 @@ mod tests {
             aws: true,
         });
         assert_eq!(variable.command("redrive"), "streampress redrive --aws");
+        let advice = format!("put it back, then {REDRIVE_COMMAND}");
+        assert_eq!(
+            variable.typed(&advice),
+            "put it back, then streampress redrive --aws"
+        );
     }
 }

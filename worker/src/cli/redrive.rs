@@ -55,7 +55,10 @@ pub(super) fn command(args: RedriveArgs) -> Result<ExitCode> {
         let left = letters.iter().filter(is_left).count();
         let files = by_file(letters.iter().filter(is_chosen));
         for file in &files {
-            output::print(&format!("{}\n", printable(&file.line(args.list))))?;
+            output::print(&format!(
+                "{}\n",
+                printable(&role.words.typed(&file.line(args.list)))
+            ))?;
         }
         // A file may have several: each time that it is announced in vain makes one.
         let of_files = match files.len() == chosen {

@@ -28,7 +28,7 @@ use self::own_versions::OwnVersions;
 use self::owner::{DestinationOwner, OwnerError};
 pub use self::sqlite_journal::DatabaseJournal;
 use crate::consume::{HandlerError, MessageContext, ServiceOutage};
-use crate::message::{DeadLetterReason, Digest, FileRef, SourceObservation, hash};
+use crate::message::{DeadLetterReason, Digest, FileRef, REDRIVE_COMMAND, SourceObservation, hash};
 use crate::runtime::{self, CLOCK_TICK, blocking};
 use streampress_transport::{
     ChunkStream, FileEntry, FileName, FileVersion, Files, PendingFile, ReservedEntry,
@@ -492,7 +492,7 @@ pub(crate) fn fault(error: io::Error, step: &str, wanted: &Wanted) -> HandlerErr
 /// The dead letter of a file that cannot have its name at the destination.
 fn bad_name(wanted: &Wanted, why: &str) -> HandlerError {
     let detail = format!(
-        "{} cannot be restored under its name: {why}; make the name free, then 'streampress redrive' with the same FILE and --data or --aws",
+        "{} cannot be restored under its name: {why}; make the name free, then {REDRIVE_COMMAND}",
         wanted.name
     );
     HandlerError::permanent(DeadLetterReason::BadName, detail)

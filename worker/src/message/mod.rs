@@ -45,6 +45,11 @@ pub const NEWEST_VERSION: u32 = MISSING_VERSION;
 /// Group of every message when files go strictly one after another.
 pub const STRICT_GROUP: &str = "strict";
 
+/// How details of dead letters name the command that sends them again: who writes them does not know from where they are read.
+/// What lists them has the command itself in its place.
+pub(crate) const REDRIVE_COMMAND: &str =
+    "'streampress redrive' with the same FILE and --data or --aws";
+
 /// A message of any queue.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {

@@ -15,8 +15,8 @@ use crate::journal::{FileJournal, SourceReceipt, SourceRecord, SourceState};
 pub use crate::message::hash;
 use crate::message::trace_context::TraceContext;
 use crate::message::{
-    Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, STRICT_GROUP,
-    SourceObservation, VERSION,
+    Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, REDRIVE_COMMAND,
+    STRICT_GROUP, SourceObservation, VERSION,
 };
 use crate::runtime::{self, CLOCK_TICK, blocking};
 use crate::telemetry::trace;
@@ -603,7 +603,7 @@ pub(crate) fn source_missing(name: &FileName, location: &str) -> HandlerError {
 fn missing(what: &str) -> HandlerError {
     HandlerError::permanent(
         DeadLetterReason::SourceMissing,
-        format!("{what}, then 'streampress redrive' with the same FILE and --data or --aws"),
+        format!("{what}, then {REDRIVE_COMMAND}"),
     )
 }
 

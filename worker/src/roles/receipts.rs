@@ -16,7 +16,8 @@ use tracing::{info, warn};
 use crate::consume::{HandlerError, MessageContext};
 use crate::journal::SourceState;
 use crate::message::{
-    DeadLetterReason, Digest, FileReceipt, Manifest, ReceiptFile, SourceObservation, Verdict,
+    DeadLetterReason, Digest, FileReceipt, Manifest, REDRIVE_COMMAND, ReceiptFile,
+    SourceObservation, Verdict,
 };
 use crate::roles::announce::{self, Announcer, Repeat, trace_attributes};
 use crate::roles::source::{SettleTime, SparedSources, apply_on_restored, is_spared};
@@ -365,7 +366,7 @@ async fn send_again(
             if failure.reason == DeadLetterReason::SourceMissing =>
         {
             give_up(&format!(
-                "{} is not in {} either; put it back, or what the stream has lost, then 'streampress redrive' with the same FILE and --data or --aws",
+                "{} is not in {} either; put it back, or what the stream has lost, then {REDRIVE_COMMAND}",
                 file.name, file.location
             ))
         }

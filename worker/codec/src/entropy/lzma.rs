@@ -134,7 +134,7 @@ fn encoder_options(
             options
                 .mode(Mode::Normal)
                 .match_finder(MatchFinder::BinaryTree4)
-                .nice_len(273)
+                .nice_len(NICE_LEN)
                 .depth(512);
         }
         (Effort::Max, Search::Short) => {
@@ -151,10 +151,18 @@ fn encoder_options(
                 .nice_len(24)
                 .depth(6);
         }
-        (Effort::Fast | Effort::Balanced, Search::Preset) => {}
+        (Effort::Balanced, Search::Preset) => {
+            options.nice_len(NICE_LEN);
+        }
+        (Effort::Fast, Search::Preset) => {}
     }
     Some(options)
 }
+
+/// The length of a match that is taken at once, bytes, at efforts balanced and max. The preset's 273 is the most that there is: with it,
+/// bytes that repeat at a short distance take many times longer, since each length of each match is priced, and files are about 0.1 %
+/// smaller at most.
+const NICE_LEN: u32 = 96;
 
 /// The dictionary size that covers the whole stream. It is part of the format: a decoder has as much, and an encoder may use
 /// less.

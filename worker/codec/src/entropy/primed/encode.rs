@@ -112,7 +112,7 @@ impl MatchedBytes {
         place.map_or(0, |place| common(&self.bytes, place, at))
     }
 
-    /// The cheapest steps from `start` to the end of the window.
+    /// The cheapest steps from `start` to the end of the window, or to the first place in it from where a step takes many bytes.
     fn cheapest(
         &self,
         start: usize,
@@ -128,11 +128,19 @@ impl MatchedBytes {
             past: model.past,
             step: LzmaStep::default(),
         };
+        let mut end = window;
         for number in 0..window {
+            if number > 0 {
+                let step = nodes[number].step;
+                nodes[number].past = nodes[number - step.len].past.after(step);
+                if self.good_match(start + number, &nodes[number].past).is_some() {
+                    end = number;
+                    break;
+                }
+            }
             self.relax(start, number, (model, &prices), nodes);
         }
         let mut steps = Vec::new();
-        let mut end = window;
         while end > 0 {
             let step = nodes[end].step;
             steps.push(step);
@@ -150,10 +158,6 @@ impl MatchedBytes {
         (model, prices): (&LzmaModel, &Prices),
         nodes: &mut [ParseNode],
     ) {
-        if number > 0 {
-            let step = nodes[number].step;
-            nodes[number].past = nodes[number - step.len].past.after(step);
-        }
         let ParseNode { cost, past, .. } = nodes[number];
         let at = start + number;
         let left = nodes.len() - 1 - number;
