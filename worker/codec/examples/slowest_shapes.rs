@@ -40,6 +40,9 @@ const FOUND: &[&str] = &[
     "lines 64 float*3,word,float*5,word,float*5,word,float*5,word,float*5,word,float*5,word,float*5,word,float*5,word",
     "csv ragged 64 empty*529,hex,empty*269",
     "csv 64 empty*70,letters,empty*275,quoted,empty*51,time,empty*78,quoted,empty*53,related,empty*268",
+    "csv 64 empty*70,letters,empty*74,digit,empty*201,quoted,empty*51,time,empty*78,quoted,empty*22,quoted,empty*30,related,empty*268",
+    "lines 128 x65 counter,constant,counter,constant,counter,constant,digit,quoted,constant,counter,constant,counter",
+    "lines ragged 64 x146 float,word,float,constant,float*2",
 ];
 /// How many of the slowest are kept, printed and varied.
 const KEPT: usize = 8;
@@ -81,7 +84,7 @@ const FIELDS: [(&str, CellKind); 13] = [
 ];
 const LAYOUTS: [&str; 5] = ["csv", "json", "ndjson", "lines", "pairs"];
 
-/// A file: rows of fields, as text for people: `LAYOUT [ragged] KIB FIELD,FIELD*COUNT…`.
+/// A file: rows of fields, as text for people: `LAYOUT [ragged] KIB [xTIMES] FIELD,FIELD*COUNT…`, all fields so many times.
 #[derive(Debug, Clone)]
 struct Shape {
     layout: &'static str,
@@ -131,12 +134,19 @@ impl Shape {
             let (_, field) = FIELDS.iter().find(|it| it.0 == name)?;
             Some(vec![*field; count.parse().ok()?])
         };
-        let fields: Option<Vec<_>> = words.next()?.split(',').map(equal).collect();
+        let kib = next.parse().ok()?;
+        next = words.next()?;
+        let mut times = 1;
+        if let Some(number) = next.strip_prefix('x') {
+            times = number.parse().ok()?;
+            next = words.next()?;
+        }
+        let fields: Option<Vec<_>> = next.split(',').map(equal).collect();
         Some(Self {
             layout: LAYOUTS.into_iter().find(|it| *it == layout)?,
             is_ragged,
-            kib: next.parse().ok()?,
-            fields: fields?.concat(),
+            kib,
+            fields: fields?.concat().repeat(times),
         })
     }
 

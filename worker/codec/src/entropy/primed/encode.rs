@@ -133,7 +133,10 @@ impl MatchedBytes {
             if number > 0 {
                 let step = nodes[number].step;
                 nodes[number].past = nodes[number - step.len].past.after(step);
-                if self.good_match(start + number, &nodes[number].past).is_some() {
+                if self
+                    .good_match(start + number, &nodes[number].past)
+                    .is_some()
+                {
                     end = number;
                     break;
                 }

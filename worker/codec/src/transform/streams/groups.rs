@@ -344,6 +344,10 @@ impl Grouping<'_> {
         };
         let (text, mut rest): (Vec<StreamGroup>, Vec<StreamGroup>) =
             groups.into_iter().partition(is_text);
+        if text.len() < 2 {
+            rest.extend(text);
+            return rest;
+        }
         let solid_of = |pick: &dyn Fn(&StreamGroup) -> bool| {
             let mut members: Vec<usize> = text
                 .iter()
@@ -353,7 +357,11 @@ impl Grouping<'_> {
             members.sort_unstable();
             (members.len() > 1).then(|| self.code(Some(SOLID), members))
         };
-        let (all, some) = rayon::join(|| solid_of(&|_| true), || solid_of(&is_small));
+        let are_all_small = text.iter().all(is_small);
+        let (all, some) = rayon::join(
+            || solid_of(&|_| true),
+            || (!are_all_small).then(|| solid_of(&is_small)).flatten(),
+        );
         let kept: usize = text.iter().filter(|group| !is_small(group)).map(size).sum();
         let mut alone: usize = text.iter().map(size).sum();
         if self.options.effort != Effort::Max && is_few {
