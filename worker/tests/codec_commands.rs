@@ -500,6 +500,44 @@ fn every_command_has_a_manual_page() {
 }
 
 #[test]
+fn a_command_that_waits_for_its_input_ends_with_the_first_signal_and_says_so() {
+    let folder = Folder::new();
+    for args in [
+        &["pack", "-", "-o", "out.spk"][..],
+        &["unpack", "-", "-o", "out"],
+        &["train", "-", "-o", "out.plan"],
+    ] {
+        let mut waiting = Command::new(env!("CARGO_BIN_EXE_streampress"))
+            .current_dir(folder.0.path())
+            .args(args)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("streampress starts");
+        let input = waiting.stdin.take();
+        let id = waiting.id();
+        // Until it listens to SIGTERM, which would end it before that.
+        let listens = || {
+            let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let mask = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+            mask.is_some_and(|mask| mask & 1 << 14 != 0)
+        };
+        while !listens() {
+            std::thread::yield_now();
+        }
+        let pid = rustix::process::Pid::from_child(&waiting);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
+        let output = waiting.wait_with_output().expect("it ends");
+        drop(input);
+        assert_eq!(output.status.code(), Some(130), "{args:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("waited for its input"), "{said}");
+        assert!(folder.names().is_empty(), "{:?}", folder.names());
+    }
+}
+
+#[test]
 fn a_command_that_is_killed_leaves_no_file() {
     let folder = Folder::new();
     // What does not get smaller.

@@ -321,6 +321,32 @@ fn what_cannot_be_restored_again_stops_no_other_and_is_a_failure_like_any_other(
 }
 
 #[test]
+fn what_lay_in_a_folder_whose_name_a_file_has_by_now_is_not_sent_until_the_name_is_free() {
+    let folder = WorkFolder::with_spec("  source: {settleSeconds: 0}");
+    folder.write("data/in/p.txt/i.txt", "inner");
+    folder.run_summary(&[]);
+    for side in ["in", "out"] {
+        fs::remove_dir_all(folder.path(&format!("data/{side}/p.txt"))).expect("removed");
+    }
+    folder.write("data/in/p.txt", "outer");
+    folder.run_summary(&[]);
+    let (code, said) = recover_with(&folder, &["--gone"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("p.txt/i.txt: not sent") && said.contains("p.txt is a file"),
+        "{said}"
+    );
+    assert_eq!(folder.run_summary(&[])["filesFailed"], 0);
+    for side in ["in", "out"] {
+        fs::remove_file(folder.path(&format!("data/{side}/p.txt"))).expect("removed");
+    }
+    let (code, said) = recover_with(&folder, &["--gone", "--name", "p.txt/i.txt"]);
+    assert_eq!(code, Some(0), "{said}");
+    folder.run_summary(&[]);
+    assert_eq!(text(&folder.files("data/out")["p.txt/i.txt"]), "inner");
+}
+
+#[test]
 fn the_only_copies_of_files_stay_after_a_database_was_put_back_however_old_they_are() {
     let folder = WorkFolder::with_spec("  source: {onCompressed: Delete, settleSeconds: 0}");
     folder.write("data/in/first.txt", "first");

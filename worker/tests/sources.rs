@@ -98,6 +98,20 @@ fn generated_files_are_renamed_or_deleted_as_others_are_once_they_are_restored()
 }
 
 #[test]
+fn a_folder_under_the_name_of_a_restored_file_counts_as_no_source() {
+    let folder = folder();
+    folder.write("in/a.txt", "one");
+    folder.run_summary(&["--input", "in"]);
+    for gone in ["data/out/a.txt", "in/a.txt"] {
+        fs::remove_file(folder.path(gone)).expect("removed");
+    }
+    fs::create_dir(folder.path("in/a.txt")).expect("made");
+    let summary = folder.run_summary(&["--input", "in"]);
+    let counts = ["filesGone", "filesLeftOut", "filesFailed"].map(|count| &summary[count]);
+    assert_eq!(counts, [1, 0, 0], "{summary}");
+}
+
+#[test]
 fn what_is_gone_from_both_sides_is_not_called_restored() {
     let folder = folder();
     folder.write("in/a.txt", "one");

@@ -15,6 +15,7 @@ use serde_json::json;
 use tempfile::NamedTempFile;
 
 use super::args::ColourChoice;
+use super::signals;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const NOTE: Style = AnsiColor::Cyan.on_default().bold();
@@ -136,11 +137,23 @@ pub(super) fn ensure_no_folder(path: &Path) -> Result<()> {
 /// Opens a file, or standard input for `-`.
 pub(super) fn open(path: &Path) -> Result<Box<dyn Read>> {
     if is_stream(path) {
-        return Ok(Box::new(io::stdin().lock()));
+        return Ok(Box::new(WaitingReader(io::stdin().lock())));
     }
     ensure_no_folder(path)?;
-    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    Ok(Box::new(BufReader::new(file)))
+    let opening = || File::open(path).with_context(|| format!("opening {}", path.display()));
+    Ok(match path.metadata().is_ok_and(|data| !data.is_file()) {
+        true => Box::new(WaitingReader(BufReader::new(signals::waiting(opening)?))),
+        false => Box::new(BufReader::new(opening()?)),
+    })
+}
+
+/// Reads what another process writes: a signal does not wait for it.
+struct WaitingReader<R>(R);
+
+impl<R: Read> Read for WaitingReader<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        signals::waiting(|| self.0.read(bytes))
+    }
 }
 
 /// An output that becomes visible when it is finished.
@@ -168,7 +181,7 @@ impl Output {
             .is_ok_and(|data| !data.is_file() && !data.is_dir())
         {
             // A device or a pipe is written into, not replaced.
-            let device = File::options().write(true).open(path);
+            let device = signals::waiting(|| File::options().write(true).open(path));
             let device = device.with_context(|| format!("opening {}", path.display()))?;
             return Ok(Self::Stream(Box::new(device)));
         }
@@ -327,14 +340,14 @@ fn link(file: &File, path: &Path) -> io::Result<()> {
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Stream(stream) => stream.write(bytes),
+            Self::Stream(stream) => signals::waiting(|| stream.write(bytes)),
             Self::File { unfinished, .. } => unfinished.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Stream(stream) => stream.flush(),
+            Self::Stream(stream) => signals::waiting(|| stream.flush()),
             Self::File { unfinished, .. } => unfinished.flush(),
         }
     }

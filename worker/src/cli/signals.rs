@@ -87,6 +87,37 @@ async fn another_request(mut signal: impl FnMut(&mut Context<'_>) -> Poll<()>) {
 /// How long work without a runtime may take to notice a signal: longer waits for a pipe without a writer, or a disk.
 const LONGEST_END: Duration = Duration::from_secs(8);
 
+/// What has waited for so many of these looks is ended.
+const LOOKS: u32 = 3;
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Whether the one thread that reads and writes waits for a pipe, a terminal or standard input.
+static WAITS: AtomicBool = AtomicBool::new(false);
+
+/// Does what may wait for another process without end.
+pub(super) fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    WAITS.store(true, Ordering::Relaxed);
+    let done = work();
+    WAITS.store(false, Ordering::Relaxed);
+    done
+}
+
+/// True once the work waits for another process, false after [`LONGEST_END`].
+async fn waits_or_time_is_over() -> bool {
+    let (first, mut looks) = (Instant::now(), 0);
+    while first.elapsed() < LONGEST_END {
+        tokio::time::sleep(LOOK).await;
+        looks = match WAITS.load(Ordering::Relaxed) {
+            true => looks + 1,
+            false => 0,
+        };
+        if looks == LOOKS {
+            return true;
+        }
+    }
+    false
+}
+
 /// A flag that the first signal sets, for work without a runtime: it ends at the next block. What waits for its input or output is
 /// ended as the second signal would. Of a file that it wrote nothing is left, where the file system has files without a name.
 pub(super) fn cancel_on_signal() -> Result<Arc<AtomicBool>> {
@@ -104,8 +135,10 @@ pub(super) fn cancel_on_signal() -> Result<Arc<AtomicBool>> {
             runtime.block_on(async {
                 shutdown_on_signal(|| {}).cancelled().await;
                 flag.store(true, Ordering::Relaxed);
-                tokio::time::sleep(LONGEST_END).await;
-                output::error("stopped: it did not end in time, as where it waits for a pipe");
+                output::error(match waits_or_time_is_over().await {
+                    true => "stopped while it waited for its input or output",
+                    false => "stopped: it did not end in time",
+                });
                 std::process::exit(130);
             });
         })?;

@@ -428,7 +428,8 @@ impl Submitter {
             .announcer
             .announce_submitted(&read, self.wants_reply)
             .await?;
-        let text = format!("{how} as {name}, file {}", short_id(&read.file));
+        let shown = printable_name(name.as_str());
+        let text = format!("{how} as {shown}, file {}", short_id(&read.file));
         Ok((text, record, self.settle.left(&entry)))
     }
 }

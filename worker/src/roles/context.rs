@@ -309,11 +309,12 @@ impl RoleContext {
                 .canonicalize()
                 .is_ok_and(|data| data != from && data.starts_with(&from));
         if is_same_or_below(&from, &to) || (!is_apart && is_same_or_below(&to, &from)) {
-            bail!(
+            return Err(BadConfiguration(format!(
                 "the source {} and the destination {} are one folder, or one lies in the other, by a link or a mount; use another folder for one of them",
                 from.display(),
                 to.display()
-            );
+            ))
+            .into());
         }
         Ok(())
     }
@@ -380,9 +381,10 @@ impl RoleContext {
     pub(crate) fn path(&self, location: &Location) -> Result<PathBuf> {
         match (location.below_data(), location) {
             (Some(below), _) if Local::exists(&self.data) && Local::keeps(Path::new(&below)) => {
-                bail!(
+                Err(BadConfiguration(format!(
                     "{location} is where the data folder keeps its queues and its stream; choose another folder"
-                )
+                ))
+                .into())
             }
             (Some(below), _) => Ok(self.data.join(below)),
             (None, Location::File { path }) => Ok(PathBuf::from(path)),

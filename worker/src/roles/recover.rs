@@ -245,9 +245,15 @@ impl Recovery {
             return Ok(false);
         };
         let name = file.name.clone();
-        let found = blocking(move || destination.stat(&name)).await;
-        let found = found.with_context(|| format!("looking for {} at the destination", file.name));
-        Ok(found?.is_none())
+        let is_gone = blocking(move || {
+            let found = destination.stat(&name)?;
+            if found.is_none() && is_folder(destination.location()) {
+                ensure_no_file_above(&*destination, &name)?;
+            }
+            io::Result::Ok(found.is_none())
+        });
+        let is_gone = is_gone.await;
+        is_gone.with_context(|| format!("looking for {} at the destination", file.name))
     }
 
     /// The hash of the file's namesake at the destination, where that can be read from here.
@@ -361,6 +367,21 @@ fn known(file: &FileRef) -> JournalFile {
         modified: runtime::from_nanos(file.modified_nanos),
         hash: file.hash.as_str().to_owned(),
     }
+}
+
+/// Fails where a file lies in place of a folder around the name.
+fn ensure_no_file_above(destination: &dyn Files, name: &FileName) -> io::Result<()> {
+    for (end, _) in name.as_str().match_indices('/') {
+        let Ok(folder) = FileName::parse(&name.as_str()[..end]) else {
+            continue;
+        };
+        // A folder is an error, or no file.
+        if matches!(destination.stat(&folder), Ok(Some(_))) {
+            let why = format!("{folder} is a file");
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, why));
+        }
+    }
+    Ok(())
 }
 
 /// The hash of the file at the destination, if there is one.

@@ -9,6 +9,7 @@
 //! destination's own journal says what was made there.
 
 use std::collections::HashMap;
+use std::io;
 use std::time::SystemTime;
 
 use anyhow::Result;
@@ -48,6 +49,8 @@ pub(crate) struct DifferingCopies {
     pub(crate) altered: Vec<SourceRecord>,
     /// That content was never at this destination, but at another one.
     pub(crate) elsewhere: Vec<SourceRecord>,
+    /// Names of copies that cannot be read, which were not compared, each with the reason.
+    pub(crate) unreadable: Vec<(String, String)>,
 }
 
 /// What is known of a file without reading it.
@@ -118,8 +121,10 @@ impl<'a> RestoredCopies<'a> {
             if stop.is_cancelled() {
                 break;
             }
-            if !self.is_same(&record, &entry, made.as_ref()).await? {
-                self.add_other(record, &entry, &mut differing).await?;
+            match self.is_same(&record, &entry, made.as_ref()).await? {
+                Ok(true) => {}
+                Ok(false) => self.add_other(record, &entry, &mut differing).await?,
+                Err(error) => differing.unreadable.push((record.name, error.to_string())),
             }
         }
         self.store_news(1).await?;
@@ -203,21 +208,21 @@ impl<'a> RestoredCopies<'a> {
         }
     }
 
+    /// The inner error is that of a copy that cannot be read.
     async fn is_same(
         &mut self,
         record: &SourceRecord,
         entry: &FileEntry,
         made: Option<&Digest>,
-    ) -> Result<bool> {
+    ) -> Result<io::Result<bool>> {
         let (files, name) = (self.destination.files().clone(), entry.name.clone());
-        let Ok((hash, _)) = blocking(move || hash(files.read(&name)?)).await else {
-            return Ok(false);
+        let hash = match blocking(move || hash(files.read(&name)?)).await {
+            Ok((hash, _)) => hash,
+            Err(error) => return Ok(Err(error)),
         };
         self.note(entry, &hash).await?;
-        Ok(matches!(
-            self.compare(record, entry, &hash, made),
-            CopyState::Same
-        ))
+        let state = self.compare(record, entry, &hash, made);
+        Ok(Ok(matches!(state, CopyState::Same)))
     }
 
     /// Keeps the content of a fingerprint that every write from now on changes.
@@ -369,6 +374,47 @@ mod tests {
         ] {
             assert_eq!(is_made_of(&made, &name, &record, format), is_of, "{made:?}");
         }
+    }
+
+    /// Refuses to read.
+    #[derive(Debug)]
+    struct DeniedReads;
+
+    impl FilesTap for DeniedReads {
+        fn read(&self, _: &dyn Files, _: &FileName) -> io::Result<Box<dyn Read + Send>> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_cannot_be_read_is_neither_the_same_nor_changed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let local = Local::open(&folder.path().join("data"), LocalOptions::default());
+        let journal = SqliteJournal::open(&local.expect("opens")).expect("opens");
+        let out = folder.path().join("out");
+        let files = LocalFiles::open("file:///out", &out).expect("opens");
+        std::fs::write(out.join("a.csv"), "ours").expect("written");
+        let listed = files.list().expect("listed").files;
+        let files = TappedFiles::new(Arc::new(files), DeniedReads);
+        let own = DatabaseJournal::new(journal.clone(), folder.path(), files.location());
+        let destination = Destination::new(files, Arc::new(own));
+        let loaded = RestoredCopies::load(destination, &journal, CodecFormat::Hybrid).await;
+        let present = listed
+            .into_iter()
+            .map(|entry| (record(&entry, b"ours"), entry))
+            .collect();
+        let stop = CancellationToken::new();
+        let mut restored = loaded.expect("loaded");
+        let found = restored.differing(present, |_| {}, &stop).await;
+        let found = found.expect("compared");
+        assert!(found.altered.is_empty() && found.elsewhere.is_empty());
+        let [(name, reason)] = &found.unreadable[..] else {
+            panic!("{found:?}");
+        };
+        assert!(
+            name == "a.csv" && reason.contains("permission denied"),
+            "{reason}"
+        );
     }
 
     #[tokio::test]

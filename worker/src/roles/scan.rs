@@ -487,6 +487,8 @@ impl Scanner {
         match blocking(move || source.stat(&wanted)).await {
             Ok(Some(entry)) => self.read(&entry).await,
             Ok(None) => Ok(None),
+            // A folder or the like has its name by now.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
             Err(error) => {
                 self.left_out.add(name.as_str(), &error.to_string());
                 Ok(None)

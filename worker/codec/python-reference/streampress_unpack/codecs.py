@@ -10,7 +10,7 @@ from .common import Damaged, need
 
 STORED, LZMA, BZ2, COLUMNS, FILL, COMPACT = range(6)
 WITHOUT_HEADERS = {LZMA: 65536, BZ2: 524288}  # version 2, for at most so many raw bytes
-PRIMER = (Path(__file__).resolve().parents[2] / 'primer.lzma2').read_bytes()  # a chunk
+PRIMER = Path(__file__).resolve().parents[2] / 'primer.lzma2'  # a chunk; only version 2 needs it
 Packed = namedtuple('Packed', 'codec parameter length size')  # `size` bytes unpack to `length`
 
 
@@ -36,8 +36,9 @@ def decompress(packed, data, version=1):
         high, low = divmod(length - 1, 65536)
         header = struct.pack('>BHHBx', 0xe0, low, len(data), parameter)
         if parameter == 225:
-            header, parameter = PRIMER + bytes([0x80 | high]) + header[1:5] + b'\0', PRIMER[5]
-            primer = int.from_bytes(PRIMER[1:3], 'big') + 1
+            chunk = PRIMER.read_bytes()
+            header, parameter = chunk + bytes([0x80 | high]) + header[1:5] + b'\0', chunk[5]
+            primer = int.from_bytes(chunk[1:3], 'big') + 1
         data, length = header + data + b'\0', primer + length
     unpacker = bz2.BZ2Decompressor()
     if codec == LZMA:

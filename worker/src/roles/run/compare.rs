@@ -140,7 +140,14 @@ impl Run {
                 Some(entry) => present.push((record, entry)),
             }
         }
-        let differing = restored.differing(present, notice, stop).await?;
+        let differing = restored.differing(present, &notice, stop).await?;
+        if let Some((name, reason)) = differing.unreadable.first() {
+            notice(&format!(
+                "{} restored file(s) cannot be read at the destination and are not compared, for example {}: {reason}",
+                differing.unreadable.len(),
+                printable_name(name)
+            ));
+        }
         let (altered, mut elsewhere) = (differing.altered, differing.elsewhere);
         elsewhere.retain(|record| record.location == location);
         let announcements = elsewhere.iter().map(|record| record.announcement.clone());
