@@ -236,6 +236,8 @@ pub enum Reason {
     ServiceDown,
     /// The destination belongs to another pipeline.
     DestinationNotOurs,
+    /// The source belongs to another pipeline.
+    SourceNotOurs,
     /// What waits may outlast the stream's retention.
     RetentionAtRisk,
     /// What waits is younger than half of the stream's retention.
@@ -311,6 +313,9 @@ impl Reason {
             Self::DestinationNotOurs => {
                 "the destination belongs to another pipeline; decompressors restore nothing there"
             }
+            Self::SourceNotOurs => {
+                "another pipeline scans the source, and what that announced would count as announced by this one; the generator makes and announces nothing there"
+            }
             Self::RetentionAtRisk => {
                 "packed files or their dead letters have waited for half of the stream's retention or longer"
             }
@@ -382,6 +387,9 @@ impl Reason {
             }
             Self::DestinationNotOurs => {
                 "choose another destination; or, where the pipeline that the message names restores nothing there any more, remove the file that it names"
+            }
+            Self::SourceNotOurs => {
+                "choose another source; or, where the pipeline that the message names is gone, remove the folder that it names: every file is announced anew then"
             }
             Self::RetentionAtRisk => {
                 "let decompressors run and redrive dead letters before the records expire; `transport.stream.retentionHours` may be raised meanwhile"

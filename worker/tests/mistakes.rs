@@ -645,7 +645,7 @@ fn a_location_in_the_transports_own_folder_is_refused() {
     says(
         &folder,
         &args,
-        1,
+        64,
         &["file:///data/stream/out", "choose another folder"],
     );
     let expected = [

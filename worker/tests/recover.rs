@@ -321,7 +321,7 @@ fn what_cannot_be_restored_again_stops_no_other_and_is_a_failure_like_any_other(
 }
 
 #[test]
-fn what_lay_in_a_folder_whose_name_a_file_has_by_now_is_not_sent_until_the_name_is_free() {
+fn what_lay_in_a_folder_whose_name_a_file_has_by_now_is_not_sent() {
     let folder = WorkFolder::with_spec("  source: {settleSeconds: 0}");
     folder.write("data/in/p.txt/i.txt", "inner");
     folder.run_summary(&[]);
@@ -337,13 +337,6 @@ fn what_lay_in_a_folder_whose_name_a_file_has_by_now_is_not_sent_until_the_name_
         "{said}"
     );
     assert_eq!(folder.run_summary(&[])["filesFailed"], 0);
-    for side in ["in", "out"] {
-        fs::remove_file(folder.path(&format!("data/{side}/p.txt"))).expect("removed");
-    }
-    let (code, said) = recover_with(&folder, &["--gone", "--name", "p.txt/i.txt"]);
-    assert_eq!(code, Some(0), "{said}");
-    folder.run_summary(&[]);
-    assert_eq!(text(&folder.files("data/out")["p.txt/i.txt"]), "inner");
 }
 
 #[test]

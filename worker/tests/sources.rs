@@ -433,7 +433,7 @@ fn source_and_destination_that_are_one_folder_by_a_link_are_refused_and_nothing_
         for command in ["run", "compress", "decompress"] {
             let output = folder.run(&[command, "pipeline.yaml", "--data", "data"]);
             let said = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+            assert_eq!(output.status.code(), Some(64), "{command}: {said}");
             assert!(said.contains("are one folder"), "{command}: {said}");
         }
         assert_eq!(text(&folder.files("data/in")["a.txt"]), "words");

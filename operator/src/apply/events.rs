@@ -67,8 +67,12 @@ impl EventPublisher {
             Some(Phase::Pending | Phase::Suspending | Phase::Deleting) | None => return,
         };
         let dead = new.backlog.as_ref().and_then(|backlog| backlog.dead);
-        let outage = [Reason::ServiceDown, Reason::DestinationNotOurs].map(Reason::as_str);
-        let outage = outage.into_iter().find(|reason| {
+        let outages = [
+            Reason::ServiceDown,
+            Reason::DestinationNotOurs,
+            Reason::SourceNotOurs,
+        ];
+        let outage = outages.map(Reason::as_str).into_iter().find(|reason| {
             let mut conditions = new.conditions.iter();
             conditions.any(|condition| condition.status == "False" && condition.reason == *reason)
         });

@@ -109,9 +109,10 @@ impl RoleOutage {
     }
 
     fn reason(&self) -> Reason {
-        match self.kind {
-            OutageKind::Down => Reason::ServiceDown,
-            OutageKind::OwnedByAnother => Reason::DestinationNotOurs,
+        match (self.kind, self.service) {
+            (OutageKind::Down, _) => Reason::ServiceDown,
+            (OutageKind::OwnedByAnother, NeededService::Source) => Reason::SourceNotOurs,
+            (OutageKind::OwnedByAnother, _) => Reason::DestinationNotOurs,
         }
     }
 }

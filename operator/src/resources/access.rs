@@ -8,6 +8,9 @@ use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use serde_json::Value;
+
+use super::deployment::users_template;
 use super::object::OwnedObject;
 use super::slots::slot_names;
 use super::{BuildInput, names};
@@ -61,6 +64,12 @@ fn role(input: &BuildInput<'_>) -> OwnedObject {
 
 fn role_binding(input: &BuildInput<'_>) -> OwnedObject {
     let name = names::workers(input.name);
+    let subject = |name| Subject {
+        kind: "ServiceAccount".into(),
+        name,
+        namespace: input.pipeline.metadata.namespace.clone(),
+        ..Subject::default()
+    };
     OwnedObject::RoleBinding(RoleBinding {
         metadata: input.metadata(name.clone(), names::SHARED),
         role_ref: RoleRef {
@@ -68,13 +77,20 @@ fn role_binding(input: &BuildInput<'_>) -> OwnedObject {
             kind: "Role".into(),
             name,
         },
-        subjects: Some(vec![Subject {
-            kind: "ServiceAccount".into(),
-            name: service_account(input),
-            namespace: input.pipeline.metadata.namespace.clone(),
-            ..Subject::default()
-        }]),
+        subjects: Some(accounts(input).into_iter().map(subject).collect()),
     })
+}
+
+/// The accounts of all workers: a pod template may name one of its own.
+fn accounts(input: &BuildInput<'_>) -> Vec<String> {
+    let mut accounts = vec![service_account(input)];
+    for role in streampress_crds::Role::ALL {
+        let template = users_template(input, role);
+        let account = template.and_then(|template| template.get("spec")?.get("serviceAccountName"));
+        let account = account.and_then(Value::as_str).map(str::to_owned);
+        accounts.extend(account.filter(|account| !accounts.contains(account)));
+    }
+    accounts
 }
 
 /// Headless: it only lists the pods, for those that collect metrics.

@@ -147,7 +147,10 @@ fn amounts<'a>(input: &BuildInput<'a>, role: Role) -> Option<&'a ResourcesSpec> 
 }
 
 /// What the user wants merged into a role's pod template.
-fn users_template<'a>(input: &BuildInput<'a>, role: Role) -> Option<&'a Map<String, Value>> {
+pub(super) fn users_template<'a>(
+    input: &BuildInput<'a>,
+    role: Role,
+) -> Option<&'a Map<String, Value>> {
     match worker(input, role) {
         Some(worker) => worker.pod_template.as_ref(),
         None => input

@@ -290,6 +290,16 @@ fn a_users_own_service_account_is_used_and_not_made() {
 }
 
 #[test]
+fn an_account_of_a_pod_template_may_hold_slots_as_the_others_do() {
+    let objects =
+        built(json!({"compressor": {"podTemplate": {"spec": {"serviceAccountName": "scanner"}}}}));
+    let binding = find(&objects, ObjectKind::RoleBinding, "stock-worker");
+    let subjects = binding["subjects"].as_array().expect("subjects").iter();
+    let names: Vec<_> = subjects.map(|subject| &subject["name"]).collect();
+    assert_eq!(names, ["stock-worker", "scanner"]);
+}
+
+#[test]
 fn a_config_map_schema_is_mounted_where_the_generator_looks() {
     let objects =
         built(json!({"generator": {"schema": {"configMap": "schemas", "key": "a.json"}}}));

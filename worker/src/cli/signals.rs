@@ -87,9 +87,9 @@ async fn another_request(mut signal: impl FnMut(&mut Context<'_>) -> Poll<()>) {
 /// How long work without a runtime may take to notice a signal: longer waits for a pipe without a writer, or a disk.
 const LONGEST_END: Duration = Duration::from_secs(8);
 
-/// What has waited for so many of these looks is ended.
-const LOOKS: u32 = 3;
-const LOOK: Duration = Duration::from_millis(100);
+/// What has waited at so many checks in a row is ended.
+const CHECKS: u32 = 3;
+const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
 
 /// Whether the one thread that reads and writes waits for a pipe, a terminal or standard input.
 static WAITS: AtomicBool = AtomicBool::new(false);
@@ -104,14 +104,14 @@ pub(super) fn waiting<T>(work: impl FnOnce() -> T) -> T {
 
 /// True once the work waits for another process, false after [`LONGEST_END`].
 async fn waits_or_time_is_over() -> bool {
-    let (first, mut looks) = (Instant::now(), 0);
+    let (first, mut waited) = (Instant::now(), 0);
     while first.elapsed() < LONGEST_END {
-        tokio::time::sleep(LOOK).await;
-        looks = match WAITS.load(Ordering::Relaxed) {
-            true => looks + 1,
+        tokio::time::sleep(BETWEEN_CHECKS).await;
+        waited = match WAITS.load(Ordering::Relaxed) {
+            true => waited + 1,
             false => 0,
         };
-        if looks == LOOKS {
+        if waited == CHECKS {
             return true;
         }
     }

@@ -142,6 +142,11 @@ impl Config {
         .ok_or_else(|| self.no_role(Role::Decompressor))
     }
 
+    /// The report page, as far as the settings have one.
+    pub(crate) fn report(&self) -> Option<LocationSettings> {
+        self.decompressor().ok()?.report
+    }
+
     /// The queue whose limits the embedded transport takes, and the stream as far as the settings have one.
     pub(crate) fn embedded_limits(&self) -> (&QueueSettings, Option<&StreamSettings>) {
         match self {
@@ -175,7 +180,7 @@ impl Config {
                 "pipeline {pipeline} has nothing to generate and nothing to scan: add spec.generator or spec.source.scanSeconds"
             ),
             Self::Variable(_) => format!(
-                "STREAMPRESS_PIPELINE has pipeline {pipeline} without its {role}; give its FILE.yaml, or unset the variable"
+                "STREAMPRESS_PIPELINE has pipeline {pipeline} without its {role}: in a cluster, type this in a pod of the {role}, of which there is one while it is not scaled to zero or suspended; else give the pipeline's FILE.yaml"
             ),
         })
     }

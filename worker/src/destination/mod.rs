@@ -25,7 +25,7 @@ pub use self::files_journal::FilesJournal;
 pub use self::journal::{DestinationJournal, StoredEntry};
 pub use self::locks::{NameLock, NameLocks};
 use self::own_versions::OwnVersions;
-use self::owner::{DestinationOwner, OwnerError};
+pub(crate) use self::owner::{LocationOwner, OwnerError};
 pub use self::sqlite_journal::DatabaseJournal;
 use crate::consume::{HandlerError, MessageContext, ServiceOutage};
 use crate::message::{DeadLetterReason, Digest, FileRef, REDRIVE_COMMAND, SourceObservation, hash};
@@ -103,7 +103,7 @@ pub struct Destination {
     files: Arc<dyn Files>,
     journal: Arc<dyn DestinationJournal>,
     /// Whose it must be; `None` where no other pipeline can restore to it.
-    owner: Option<DestinationOwner>,
+    owner: Option<LocationOwner>,
     /// What the journal may have lost; `None` where it cannot be told.
     own_versions: Option<OwnVersions>,
 }
@@ -154,10 +154,11 @@ impl Destination {
     }
 
     /// The same for one pipeline alone: another pipeline's location is refused, and one without an owner becomes this one's.
-    /// `place` is where it is on this machine, or the bucket's URL.
-    pub(crate) fn owned_by(self, (namespace, pipeline): (&str, &str), place: &str) -> Self {
-        let owner = Some(DestinationOwner::new((namespace, pipeline), place));
-        Self { owner, ..self }
+    pub(crate) fn owned_by(self, owner: LocationOwner) -> Self {
+        Self {
+            owner: Some(owner),
+            ..self
+        }
     }
 
     /// Looks whether the location belongs to another pipeline.

@@ -1,5 +1,6 @@
-//! Whose a destination is. A small file there names the pipeline that restores to it, so that two pipelines never replace
-//! each other's files: the first one writes it, and any other is refused until the file is removed.
+//! Whose a location is. A small file at a destination names the pipeline that restores to it, so that two pipelines never replace
+//! each other's files: the first one writes it, and any other is refused until the file is removed. Another one at a source names
+//! the pipeline whose journal lies there: what that pipeline announced would count as announced by any other.
 //!
 //! A pipeline is its namespace and name: it keeps its destination when it is deleted and applied again, or its queues are
 //! made anew.
@@ -11,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use streampress_crds::slot_health::{NeededService, OutageKind};
-use streampress_transport::{Files, ReservedEntry};
+use streampress_transport::{FileName, Files, ReservedEntry};
 use tokio::time::Instant;
 
 use crate::consume::ServiceOutage;
@@ -31,13 +32,15 @@ struct OwnerFile {
     pipeline: String,
 }
 
-/// The pipeline that a destination must belong to. Clones share what was found.
+/// The pipeline that a location must belong to. Clones share what was found.
 #[derive(Debug, Clone)]
-pub(super) struct DestinationOwner {
+pub(crate) struct LocationOwner {
     pipeline: Arc<str>,
-    /// Where the destination is for who types a command: a bucket's URL or a folder.
+    /// Where the location is for who types a command: a bucket's URL or a folder.
     place: Arc<str>,
-    /// Since when it is known that the destination is this pipeline's.
+    /// A source or a destination.
+    service: NeededService,
+    /// Since when it is known that the location is this pipeline's.
     confirmed_at: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -52,12 +55,17 @@ pub(crate) enum OwnerError {
     Io(io::Error),
 }
 
-impl DestinationOwner {
-    /// The pipeline of this namespace and name, whose destination is at `place`.
-    pub(super) fn new((namespace, name): (&str, &str), place: &str) -> Self {
+impl LocationOwner {
+    /// The pipeline of this namespace and name, whose destination, or source that it scans, is at `place`.
+    pub(crate) fn new(
+        service: NeededService,
+        (namespace, name): (&str, &str),
+        place: &str,
+    ) -> Self {
         Self {
             pipeline: format!("{namespace}/{name}").into(),
             place: place.into(),
+            service,
             confirmed_at: Arc::default(),
         }
     }
@@ -71,50 +79,72 @@ impl DestinationOwner {
         }
     }
 
-    /// Looks whose the destination is; one without an owner is this pipeline's from now on.
-    pub(super) async fn confirm(&self, files: &Arc<dyn Files>) -> Result<(), OwnerError> {
-        let (files, pipeline) = (files.clone(), self.pipeline.clone());
-        let claimed = blocking(move || claim(&*files, &pipeline)).await;
+    /// Looks whose the location is; one without an owner is this pipeline's from now on.
+    pub(crate) async fn confirm(&self, files: &Arc<dyn Files>) -> Result<(), OwnerError> {
+        let (files, pipeline, name) = (files.clone(), self.pipeline.clone(), self.file());
+        let claimed = blocking(move || claim(&*files, &name?, &pipeline)).await;
         *self.confirmed_at.lock() = claimed.is_ok().then(Instant::now);
         claimed
     }
 
-    /// The outage of a destination that is not this pipeline's. It says what to type.
-    pub(super) fn outage(&self, files: &dyn Files, error: &OwnerError) -> ServiceOutage {
-        let (location, removal) = (files.location(), removal(&self.place));
+    fn removal(&self) -> String {
+        let entry = match self.service {
+            NeededService::Source => ReservedEntry::Sources,
+            _ => ReservedEntry::Owner,
+        };
+        removal(&self.place, entry)
+    }
+
+    /// The owner's file.
+    fn file(&self) -> io::Result<FileName> {
+        match self.service {
+            NeededService::Source => ReservedEntry::Sources.file("owner.json"),
+            _ => ReservedEntry::Owner.file(""),
+        }
+    }
+
+    /// The outage of a location that is not this pipeline's. It says what to type.
+    pub(crate) fn outage(&self, files: &dyn Files, error: &OwnerError) -> ServiceOutage {
+        let (location, removal) = (files.location(), self.removal());
         let cause = match error {
+            OwnerError::Other(other) if self.service == NeededService::Source => format!(
+                "{location} is scanned by the pipeline {other}, and what that announced would count as announced by this one; use another source, or, where {other} is gone, this announces every file anew: {removal}"
+            ),
             OwnerError::Other(other) => format!(
                 "{location} belongs to the pipeline {other}; use another destination, or, where {other} restores nothing there any more: {removal}"
             ),
             OwnerError::Unreadable => format!(
                 "the file that names the pipeline of {location} is damaged; if it is this pipeline's: {removal}"
             ),
-            OwnerError::Io(error) => return ServiceOutage::new(NeededService::Destination, error),
+            OwnerError::Io(error) => return ServiceOutage::new(self.service, error),
         };
         ServiceOutage {
-            service: NeededService::Destination,
+            service: self.service,
             kind: OutageKind::OwnedByAnother,
             cause,
         }
     }
 }
 
-/// The command that gives the place free.
-fn removal(place: &str) -> String {
-    let command = match place.starts_with("s3://") {
-        true => "aws s3 rm",
-        false => "rm",
+/// The command that gives a place free, by removing a file, or a folder with all in it.
+fn removal(place: &str, entry: ReservedEntry) -> String {
+    let is_folder = entry == ReservedEntry::Sources;
+    let command = match (place.starts_with("s3://"), is_folder) {
+        (true, false) => "aws s3 rm",
+        (true, true) => "aws s3 rm --recursive",
+        (false, false) => "rm",
+        (false, true) => "rm -r",
     };
     let place = place.trim_end_matches('/').replace('\'', r"'\''");
-    format!("{command} '{place}/{}'", ReservedEntry::Owner.path())
+    format!("{command} '{place}/{}'", entry.path())
 }
 
 /// Makes the location this pipeline's where it has no owner.
-fn claim(files: &dyn Files, pipeline: &str) -> Result<(), OwnerError> {
+fn claim(files: &dyn Files, name: &FileName, pipeline: &str) -> Result<(), OwnerError> {
     let mut tries = TRIES;
     loop {
         tries -= 1;
-        match try_to_claim(files, pipeline) {
+        match try_to_claim(files, name, pipeline) {
             Err(OwnerError::Io(error)) if tries > 0 && may_differ_next_time(&error) => {}
             claimed => return claimed,
         }
@@ -129,12 +159,11 @@ fn may_differ_next_time(error: &io::Error) -> bool {
     )
 }
 
-fn try_to_claim(files: &dyn Files, pipeline: &str) -> Result<(), OwnerError> {
-    let name = ReservedEntry::Owner.file("")?;
-    let seen = files.stat(&name)?;
+fn try_to_claim(files: &dyn Files, name: &FileName, pipeline: &str) -> Result<(), OwnerError> {
+    let seen = files.stat(name)?;
     if seen.is_some() {
         let mut json = Vec::new();
-        let file = files.read(&name)?;
+        let file = files.read(name)?;
         file.take(LONGEST_FILE_BYTES).read_to_end(&mut json)?;
         match serde_json::from_slice::<OwnerFile>(&json) {
             Ok(owner) if owner.pipeline == pipeline => return Ok(()),
@@ -148,7 +177,7 @@ fn try_to_claim(files: &dyn Files, pipeline: &str) -> Result<(), OwnerError> {
     };
     let mut json = serde_json::to_vec(&owner).map_err(io::Error::other)?;
     json.push(b'\n');
-    let mut pending = files.create(&name)?;
+    let mut pending = files.create(name)?;
     pending.write_all(&json)?;
     pending.commit_over(runtime::now(), seen.as_ref())?;
     Ok(())
@@ -166,6 +195,10 @@ mod tests {
 
     use super::*;
 
+    fn owner_file() -> FileName {
+        ReservedEntry::Owner.file("").expect("a valid name")
+    }
+
     fn other(claimed: Result<(), OwnerError>) -> Option<String> {
         match claimed {
             Ok(()) => None,
@@ -179,14 +212,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let files = LocalFiles::open("file:///out", folder.path()).expect("opens");
         for _ in 0..2 {
-            assert_eq!(other(claim(&files, "sales/shop")), None);
+            assert_eq!(other(claim(&files, &owner_file(), "sales/shop")), None);
             assert_eq!(
-                other(claim(&files, "sales/other")).as_deref(),
+                other(claim(&files, &owner_file(), "sales/other")).as_deref(),
                 Some("sales/shop")
             );
         }
         let place = folder.path().display().to_string();
-        let owner = DestinationOwner::new(("sales", "other"), &place);
+        let owner = LocationOwner::new(NeededService::Destination, ("sales", "other"), &place);
         let said = owner
             .outage(&files, &OwnerError::Other("sales/shop".into()))
             .cause;
@@ -195,9 +228,9 @@ mod tests {
             .args(["-c", command])
             .status();
         assert!(typed.expect("runs").success(), "{command}");
-        assert_eq!(other(claim(&files, "sales/other")), None);
+        assert_eq!(other(claim(&files, &owner_file(), "sales/other")), None);
         assert_eq!(
-            other(claim(&files, "sales/shop")).as_deref(),
+            other(claim(&files, &owner_file(), "sales/shop")).as_deref(),
             Some("sales/other")
         );
     }
@@ -209,10 +242,10 @@ mod tests {
         let path = folder.path().join(ReservedEntry::Owner.path());
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         std::fs::write(&path, "").expect("written");
-        let refused = claim(&files, "sales/shop").expect_err("it may be another's");
+        let refused = claim(&files, &owner_file(), "sales/shop").expect_err("it may be another's");
         assert!(matches!(refused, OwnerError::Unreadable), "{refused:?}");
         std::fs::remove_file(&path).expect("removed");
-        assert_eq!(other(claim(&files, "sales/shop")), None);
+        assert_eq!(other(claim(&files, &owner_file(), "sales/shop")), None);
         let text = std::fs::read_to_string(&path).expect("read");
         assert_eq!(text, "{\"pipeline\":\"sales/shop\"}\n");
     }
@@ -231,7 +264,7 @@ mod tests {
                 "aws s3 rm 's3://bucket/.streampress/owner.json'",
             ),
         ] {
-            assert_eq!(removal(place), command);
+            assert_eq!(removal(place, ReservedEntry::Owner), command);
         }
     }
 }

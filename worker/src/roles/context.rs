@@ -17,7 +17,7 @@ use streampress_crds::settings::{
     CodecSettings, CompressorSettings, DecompressorSettings, GeneratorJob, GeneratorSettings,
     HybridVersion, Identity, QueueSettings, Resolved, SchemaSource, SourceSettings,
 };
-use streampress_crds::slot_health::OutageKind;
+use streampress_crds::slot_health::{NeededService, OutageKind};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -25,7 +25,7 @@ use crate::config::BadConfiguration;
 use crate::config::legacy_env::LegacyWorker;
 use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
-use crate::destination::{DatabaseJournal, Destination, DestinationJournal};
+use crate::destination::{DatabaseJournal, Destination, DestinationJournal, LocationOwner};
 use crate::journal::{
     FileJournal, NoteJournal, PIPELINE, SegmentJournal, SourceJournal as _, SqliteJournal,
 };
@@ -341,18 +341,11 @@ impl RoleContext {
         Ok(
             match self.has_data_folder() && self.is_in_data_folder(location)? {
                 true => destination,
-                false => {
-                    let place = match location {
-                        Location::S3 { .. } => location.to_string(),
-                        Location::File { .. } => self.path(location)?.display().to_string(),
-                    };
-                    let Identity {
-                        namespace,
-                        pipeline,
-                        ..
-                    } = &settings.identity;
-                    destination.owned_by((namespace, pipeline), &place)
-                }
+                false => destination.owned_by(self.owner(
+                    NeededService::Destination,
+                    location,
+                    &settings.identity,
+                )?),
             },
         )
     }
@@ -501,10 +494,36 @@ impl RoleContext {
                     takes_in: settings.scan.is_none(),
                     meter: self.meter.clone(),
                 }),
+            owner: match settings.scan.is_some() && !self.has_data_folder() {
+                true => Some(self.owner(
+                    NeededService::Source,
+                    &settings.source.location,
+                    &settings.identity,
+                )?),
+                false => None,
+            },
             lock: (self.locks)(&slot, 1),
             meter: self.meter.clone(),
             shutdown: self.shutdown.clone(),
         })
+    }
+
+    /// The pipeline that a location must belong to.
+    fn owner(
+        &self,
+        service: NeededService,
+        location: &Location,
+        Identity {
+            namespace,
+            pipeline,
+            ..
+        }: &Identity,
+    ) -> Result<LocationOwner> {
+        let place = match location {
+            Location::S3 { .. } => location.to_string(),
+            Location::File { .. } => self.path(location)?.display().to_string(),
+        };
+        Ok(LocationOwner::new(service, (namespace, pipeline), &place))
     }
 
     /// Whether a data folder keeps the journals.

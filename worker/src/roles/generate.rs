@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field, info, info_span, warn};
 
+use crate::destination::{LocationOwner, OwnerError};
 use crate::message::{Digest, FileRef};
 use crate::roles::announce::{self, Announcer, ReadSource};
 use crate::roles::outage_report::{Activity, OutageReport};
@@ -35,6 +36,8 @@ const MAX_WAITING: u64 = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between two attempts to make a file that failed.
 const RETRY: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
+/// Between two checks of a source that belongs to another pipeline.
+const OWNER_RETRY: Duration = Duration::from_secs(10);
 /// After so many of these attempts the log says what the generator waits for: 5 s.
 const ATTEMPTS_BEFORE_LOG: u32 = 50;
 
@@ -46,6 +49,8 @@ pub(crate) struct GeneratorRole {
     pub(crate) scan: Option<SourceScan>,
     /// Announces again what is lost, where receipts are recorded.
     pub(crate) unconfirmed: Option<UnconfirmedFiles>,
+    /// The pipeline that a source must belong to whose journal lies there; where it is scanned.
+    pub(crate) owner: Option<LocationOwner>,
     /// The generator's one slot.
     pub(crate) lock: Arc<dyn SlotLock>,
     /// What it counts.
@@ -104,6 +109,7 @@ impl GeneratorRole {
                 is_done
             };
             let working = async {
+                self.wait_for_ownership(&report, &stop).await;
                 let unconfirmed = self.announce_unconfirmed(&stop, &all_made);
                 let (is_done, (), ()) =
                     tokio::join!(making, self.scan(&report, &stop), unconfirmed);
@@ -155,6 +161,31 @@ impl GeneratorRole {
             }
         }
         false
+    }
+
+    /// Waits while the source belongs to another pipeline.
+    async fn wait_for_ownership(&self, report: &OutageReport<'_>, stop: &CancellationToken) {
+        let (Some(owner), Some(scan)) = (&self.owner, &self.scan) else {
+            return;
+        };
+        let files = &scan.scanner.announcer.source;
+        let mut was_said = false;
+        while !stop.is_cancelled() {
+            self.meter.ticked();
+            match owner.confirm(files).await {
+                // Whether the source can be used is what the scan says.
+                Ok(()) | Err(OwnerError::Io(_)) => return,
+                Err(error) => {
+                    let outage = owner.outage(&**files, &error);
+                    if !was_said {
+                        warn!(cause = outage.cause, "The source cannot be used.");
+                        was_said = true;
+                    }
+                    report.is_down(Activity::Scanning, outage);
+                }
+            }
+            pause(stop, OWNER_RETRY).await;
+        }
     }
 
     async fn scan(&self, report: &OutageReport<'_>, stop: &CancellationToken) {
@@ -349,9 +380,11 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     use streampress_crds::api::pipeline::SourceFormat;
+    use streampress_crds::slot_health::NeededService;
     use streampress_generator::{FileFormat, GeneratorOptions, Schema};
     use streampress_transport::Listing;
     use streampress_transport::contract_tests::{FilesTap, TappedFiles, eventually};
+    use streampress_transport::in_process_lock::InProcessLock;
     use streampress_transport::local::files::LocalFiles;
     use streampress_transport::local::{Local, LocalOptions};
 
@@ -380,6 +413,7 @@ mod tests {
             self.is_reading.store(true, Relaxed);
             for _ in 0..20 {
                 if !self.was_listed_then.load(Relaxed) {
+                    // A scan that does not wait lists the source meanwhile.
                     std::thread::sleep(Duration::from_millis(10));
                 }
             }
@@ -389,14 +423,14 @@ mod tests {
     }
 
     struct Made {
-        _root: tempfile::TempDir,
+        root: tempfile::TempDir,
         tap: ReadsAndListings,
         maker: FileMaker,
         scanner: Scanner,
     }
 
     impl Made {
-        /// A source with file number 0, which nobody has announced yet.
+        /// A source with file number 0, which is not announced yet.
         fn new() -> Self {
             let root = tempfile::tempdir().expect("a folder");
             let local = Local::open(root.path(), LocalOptions::default()).expect("opens");
@@ -448,7 +482,7 @@ mod tests {
                 .join(maker.generator.file_name("made", 0));
             std::fs::write(path, content).expect("written");
             Self {
-                _root: root,
+                root,
                 tap,
                 maker,
                 scanner,
@@ -459,6 +493,54 @@ mod tests {
             let depth = self.maker.announcer.files_queue.depth().await;
             depth.expect("known").total()
         }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_another_pipeline_scans_is_not_scanned_until_it_is_free() {
+        let made = Made::new();
+        let files = made.scanner.announcer.source.clone();
+        let owner = |name| {
+            let place = made.root.path().join("in").display().to_string();
+            LocationOwner::new(NeededService::Source, ("sales", name), &place)
+        };
+        owner("shop").confirm(&files).await.expect("free");
+        let messages = made.scanner.announcer.files_queue.clone();
+        let lock = Arc::new(InProcessLock::new("generator", 1));
+        let role = GeneratorRole {
+            maker: None,
+            scan: Some(SourceScan {
+                scanner: made.scanner,
+                interval: Duration::from_millis(10),
+            }),
+            unconfirmed: None,
+            owner: Some(owner("other")),
+            lock: lock.clone(),
+            meter: Meter::default(),
+            shutdown: CancellationToken::new(),
+        };
+        let shutdown = role.shutdown.clone();
+        let meter = role.meter.clone();
+        let working = tokio::spawn(async move { role.run().await });
+        eventually("the outage to be counted", async || {
+            let outages = meter.counts().outages;
+            outages
+                .get(&NeededService::Source)
+                .is_some_and(|count| *count > 0)
+        })
+        .await;
+        assert_eq!(messages.depth().await.expect("known").total(), 0);
+        shutdown.cancel();
+        working.await.expect("it ends");
+        let refused = owner("other").confirm(&files).await;
+        let refused = refused.expect_err("it is another's");
+        let said = owner("other").outage(&*files, &refused).cause;
+        assert!(said.contains("the pipeline sales/shop"), "{said}");
+        let command = said.rsplit(": ").next().expect("a command");
+        let typed = std::process::Command::new("sh")
+            .args(["-c", command])
+            .status();
+        assert!(typed.expect("runs").success(), "{command}");
+        owner("other").confirm(&files).await.expect("free");
     }
 
     #[tokio::test]

@@ -73,7 +73,7 @@ impl<'a> OutageReport<'a> {
         }
     }
 
-    fn is_down(&self, activity: Activity, outage: ServiceOutage) {
+    pub(crate) fn is_down(&self, activity: Activity, outage: ServiceOutage) {
         let now = runtime::now_seconds();
         self.slot.change_health(|health| {
             health.is_down(outage.service, outage.kind, &outage.cause, now);

@@ -378,9 +378,9 @@ mod tests {
 
     /// Refuses to read.
     #[derive(Debug)]
-    struct DeniedReads;
+    struct RefusedReads;
 
-    impl FilesTap for DeniedReads {
+    impl FilesTap for RefusedReads {
         fn read(&self, _: &dyn Files, _: &FileName) -> io::Result<Box<dyn Read + Send>> {
             Err(io::ErrorKind::PermissionDenied.into())
         }
@@ -395,7 +395,7 @@ mod tests {
         let files = LocalFiles::open("file:///out", &out).expect("opens");
         std::fs::write(out.join("a.csv"), "ours").expect("written");
         let listed = files.list().expect("listed").files;
-        let files = TappedFiles::new(Arc::new(files), DeniedReads);
+        let files = TappedFiles::new(Arc::new(files), RefusedReads);
         let own = DatabaseJournal::new(journal.clone(), folder.path(), files.location());
         let destination = Destination::new(files, Arc::new(own));
         let loaded = RestoredCopies::load(destination, &journal, CodecFormat::Hybrid).await;

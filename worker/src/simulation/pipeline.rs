@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use streampress_codec::hybrid;
 use streampress_crds::Role;
 use streampress_crds::api::pipeline::{OnCompressed, OnRestored, SourceFormat};
+use streampress_crds::slot_health::NeededService;
 use streampress_transport::sim::{
     QueueOptions, SimDisk, SimProcess, SimQueues, SimSlots, SimStreams, StoredMessage, World,
 };
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::history::SimSettings;
 use crate::consume::joined::JoinedQueue;
 use crate::consume::{Consumer, Handler};
-use crate::destination::Destination;
+use crate::destination::{Destination, LocationOwner};
 use crate::journal::{
     FileJournal, NoJournal, NoteJournal, SegmentJournal, SourceJournal, SourceRecord, SourceState,
 };
@@ -422,7 +423,11 @@ impl SimPipeline {
                     Arc::new(self.destination.open(DESTINATION, process));
                 let stream = Arc::new(self.stream.open(process));
                 let destination = Destination::with_own_journal(destination, None);
-                let destination = destination.owned_by(("simulated", self.name), "/destination");
+                let destination = destination.owned_by(LocationOwner::new(
+                    NeededService::Destination,
+                    ("simulated", self.name),
+                    "/destination",
+                ));
                 let mut decompressor =
                     Decompressor::new(destination, stream, 1, None, Arc::new(NoJournal));
                 let receipts = Arc::new(self.receipts_queue.open(process));

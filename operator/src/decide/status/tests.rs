@@ -821,6 +821,33 @@ fn a_destination_of_another_pipeline_has_a_reason_of_its_own() {
 }
 
 #[test]
+fn a_source_that_another_pipeline_scans_has_a_reason_of_its_own() {
+    let status = status_of(&PipelineObservation {
+        outages: Some(vec![RoleOutage {
+            role: Role::Generator,
+            service: NeededService::Source,
+            kind: OutageKind::OwnedByAnother,
+            cause: "it is scanned by the pipeline sales/shop".into(),
+        }]),
+        roles: vec![
+            role(Role::Generator),
+            role(Role::Compressor),
+            role(Role::Decompressor),
+        ],
+        ..well()
+    });
+    assert_eq!(status.phase, Some(Phase::Degraded));
+    let mut conditions = status.conditions.iter();
+    let condition = conditions.find(|condition| condition.reason == "SourceNotOurs");
+    let condition = condition.expect("the condition");
+    assert_eq!(
+        (&*condition.type_, &*condition.status),
+        ("SourceAvailable", "False")
+    );
+    assert!(condition.message.contains("sales/shop"), "{condition:?}");
+}
+
+#[test]
 fn what_a_scan_leaves_out_is_counted_in_message_and_condition() {
     let status = status_of(&PipelineObservation {
         outages: Some(Vec::new()),

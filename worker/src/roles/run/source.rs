@@ -41,7 +41,14 @@ pub(super) fn take_input(
     let Some(folder) = options.input.as_deref() else {
         let scan = resolved.source.scan_seconds > 0;
         return Ok(match (&resolved.generator, scan) {
-            (Some(_), _) => FileInput::Generated,
+            (Some(_), scans) => {
+                if scans {
+                    observer.notice(
+                        "source.scanSeconds is ignored: a run with spec.generator takes the files that it makes, and no others; the role 'generate' does both",
+                    );
+                }
+                FileInput::Generated
+            }
             (None, true) => FileInput::Watched,
             (None, false) => FileInput::Once,
         });
