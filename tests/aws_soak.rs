@@ -262,12 +262,12 @@ async fn nothing_is_lost_altered_or_doubled_under_all_faults() {
         started.elapsed().as_secs_f64()
     );
 
-    assert_eq!(
-        died.iter()
-            .filter(|(_, reason)| reason.starts_with("SourceMissing"))
-            .count() as u64,
-        REMOVED
-    );
+    let is_missing = |letter: &&(String, String)| letter.1.starts_with("SourceMissing");
+    let missing: Vec<_> = died.iter().filter(is_missing).cloned().collect();
+    // An announcement that a slow worker receives once more after its source was deleted is a dead letter beside the restored file:
+    // without a journal nothing at the source's side knows of that.
+    let lost = count_lost(&soak, &soak.restored(), &missing);
+    assert_eq!(lost as u64, REMOVED, "{missing:?}");
     for file in 1..=REMOVED {
         soak.write(file, 1);
     }
