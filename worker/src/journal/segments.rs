@@ -75,8 +75,9 @@ impl State {
                 {
                     record.state = state;
                     // A file that was touched since was not renamed or deleted: it is another one to the next scan.
-                    record.fingerprint =
-                        fingerprint.unwrap_or(std::mem::take(&mut record.fingerprint));
+                    if let Some(fingerprint) = fingerprint {
+                        record.fingerprint = fingerprint;
+                    }
                 }
             }
             Line::Forget { name } => match self.records.get_mut(&name) {
