@@ -46,8 +46,10 @@ fn files_are_restored_whichever_pods_are_killed_meanwhile() -> Result<()> {
         began.elapsed().as_secs()
     );
     println!("{}", fixture.kubectl(&["get", "cpl", "-o", "wide"])?);
+    // What a killed compressor knew of receipts is lost: such a file is announced once more, and then counted once more.
+    let restored = status(&done, "/progress/filesRestored").as_u64();
     ensure!(
-        status(&done, "/progress/filesRestored") == count,
+        restored.is_some_and(|restored| restored >= count as u64),
         "{:#}",
         done["status"]
     );
