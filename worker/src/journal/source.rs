@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use streampress_transport::{Failure, FileVersion, TransportResult};
 
+use crate::message::FileRef;
+
 /// The newest announcement of a name at a location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,6 +53,16 @@ impl SourceRecord {
     /// Whether it was restored or replaced.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, SourceState::Restored | SourceState::Superseded)
+    }
+
+    /// Whether this content was announced last, and the file is not known to be gone.
+    pub(crate) fn is_of(&self, file: &FileRef) -> bool {
+        self.hash == file.hash.as_str() && !self.is_gone
+    }
+
+    /// Whether it was restored, and the file with this fingerprint is another one or was touched since.
+    pub(crate) fn was_restored_as_other(&self, fingerprint: &str) -> bool {
+        self.state == SourceState::Restored && self.fingerprint != fingerprint
     }
 
     /// Whether the other is of the same announcement, and says the same of whether that was restored.

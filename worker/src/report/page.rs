@@ -228,15 +228,14 @@ fn since(state: &ReportState, last_run: &LastRun) -> Markup {
 fn tiles(state: &ReportState, meta: &ReportMeta) -> Markup {
     let saved = saving(state.raw_bytes, state.packed_bytes);
     let (saved, times) = match quotient(state.raw_bytes, state.packed_bytes) {
+        // Files of a few bytes become larger.
+        Some(_) if state.packed_bytes > state.raw_bytes => {
+            let more = size(state.packed_bytes - state.raw_bytes);
+            ("none".to_owned(), format!("{more} larger"))
+        }
         Some(_) => {
-            match state.packed_bytes.checked_sub(state.raw_bytes) {
-                // Files of a few bytes become larger.
-                Some(more) if more > 0 => ("none".to_owned(), format!("{} larger", size(more))),
-                _ => {
-                    let times = ratio(state.raw_bytes, state.packed_bytes);
-                    (format!("{saved} %"), format!("{times} times smaller"))
-                }
-            }
+            let times = ratio(state.raw_bytes, state.packed_bytes);
+            (format!("{saved} %"), format!("{times} times smaller"))
         }
         None => (saved, "nothing compressed yet".to_owned()),
     };

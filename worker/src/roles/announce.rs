@@ -2,7 +2,6 @@
 //! files are all announced here.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,6 +17,7 @@ use crate::message::{
     Announcement, DeadLetterReason, Digest, FileRef, LegacyAnnouncement, REDRIVE_COMMAND,
     STRICT_GROUP, SourceObservation, VERSION,
 };
+use crate::roles::source::is_no_plain_file;
 use crate::runtime::{self, CLOCK_TICK, blocking};
 use crate::telemetry::trace;
 use streampress_crds::Location;
@@ -172,9 +172,7 @@ impl Announcer {
         let newest = self.newest(&read.file.name).await?;
         let announced = newest.filter(|newest| {
             // What was restored and lies there anew is to be renamed or deleted again.
-            let is_anew =
-                newest.state == SourceState::Restored && newest.fingerprint != read.fingerprint;
-            newest.hash == read.file.hash.as_str() && !newest.is_gone && !is_anew
+            newest.is_of(&read.file) && !newest.was_restored_as_other(&read.fingerprint)
         });
         match announced {
             Some(announced) => self.sent(announced).await.map(drop),
@@ -252,7 +250,7 @@ impl Announcer {
             Ok(Some(entry)) => Ok(entry),
             Ok(None) => Err(source_missing(name, self.source.location())),
             // A folder or a pipe took its place: waiting does not help.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            Err(error) if is_no_plain_file(&error) => {
                 Err(missing(&format!("{error}; put the file back")))
             }
             Err(error) => Err(HandlerError::transient(
@@ -311,21 +309,22 @@ impl Announcer {
         announcing.await.map_err(HandlerError::Transient)
     }
 
-    /// Records what became of an announcement of the file, which observed it with this fingerprint.
+    /// Records what became of an announcement of the file. Without `observed` it is a generated file's, which follows from the
+    /// file.
     pub(crate) async fn record_end(
         &self,
         file: &FileRef,
-        announcement: &str,
-        fingerprint: Option<&str>,
+        observed: Option<&SourceObservation>,
         state: SourceState,
     ) -> TransportResult<()> {
+        let announcement = observed.map(|observed| observed.announcement.clone());
         let receipt = SourceReceipt {
             location: file.location.clone(),
             name: file.name.as_str().to_owned(),
             file_id: file.id().as_str().to_owned(),
-            announcement: announcement.to_owned(),
+            announcement: announcement.unwrap_or_else(|| announcement_of(file)),
             state,
-            fingerprint: fingerprint.map(str::to_owned),
+            fingerprint: observed.map(|observed| observed.fingerprint.clone()),
         };
         self.journal.record_receipt(&receipt).await
     }

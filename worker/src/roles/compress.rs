@@ -495,12 +495,7 @@ impl Compressor {
             // It is not announced again.
             let (file, state) = (&announcement.file, SourceState::Superseded);
             self.announcer
-                .record_end(
-                    file,
-                    &observed.announcement,
-                    Some(&observed.fingerprint),
-                    state,
-                )
+                .record_end(file, Some(observed), state)
                 .await?;
         }
         info!(

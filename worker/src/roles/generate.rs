@@ -391,8 +391,6 @@ mod tests {
     use super::*;
     use crate::journal::SqliteJournal;
     use crate::roles::announce::AnnouncementFormat;
-    use crate::roles::scan::LeftOutFiles;
-    use crate::roles::source::SourceFilter;
 
     /// Says whether the source was listed while a file was read, and gives a listing time for it.
     #[derive(Debug, Default, Clone)]
@@ -461,18 +459,8 @@ mod tests {
                 shutdown: CancellationToken::new(),
             };
             let scanner = Scanner {
-                announcer,
-                filter: SourceFilter {
-                    formats: vec![SourceFormat::Csv],
-                    skips_renamed: false,
-                },
-                links: None,
-                settle: Duration::ZERO,
-                renames_or_deletes: false,
-                left_out: LeftOutFiles::default(),
                 making,
-                waiting: Arc::default(),
-                meter: Meter::default(),
+                ..Scanner::of_format(announcer, SourceFormat::Csv)
             };
             let mut content = Vec::new();
             maker.generator.file(0, &mut content);

@@ -73,6 +73,7 @@ impl<'a> OutageReport<'a> {
         }
     }
 
+    /// An activity cannot go on, because of this.
     pub(crate) fn is_down(&self, activity: Activity, outage: ServiceOutage) {
         let now = runtime::now_seconds();
         self.slot.change_health(|health| {

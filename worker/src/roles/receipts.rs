@@ -16,8 +16,7 @@ use tracing::{info, warn};
 use crate::consume::{HandlerError, MessageContext};
 use crate::journal::SourceState;
 use crate::message::{
-    DeadLetterReason, Digest, FileReceipt, Manifest, REDRIVE_COMMAND, ReceiptFile,
-    SourceObservation, Verdict,
+    DeadLetterReason, Digest, FileReceipt, Manifest, REDRIVE_COMMAND, ReceiptFile, Verdict,
 };
 use crate::roles::announce::{self, Announcer, Repeat, trace_attributes};
 use crate::roles::source::{SettleTime, SparedSources, apply_on_restored, is_spared};
@@ -301,14 +300,7 @@ async fn note(
     receipt: &ReceiptFile,
     state: SourceState,
 ) -> Result<(), HandlerError> {
-    let file = &receipt.file;
-    let announcement = match &receipt.observed {
-        Some(SourceObservation { announcement, .. }) => announcement.clone(),
-        // A generated file, whose announcement follows from the file.
-        None => announce::announcement_of(file),
-    };
-    let fingerprint = receipt.observed.as_ref().map(|it| it.fingerprint.as_str());
-    let recorded = announcer.record_end(file, &announcement, fingerprint, state);
+    let recorded = announcer.record_end(&receipt.file, receipt.observed.as_ref(), state);
     Ok(recorded.await?)
 }
 

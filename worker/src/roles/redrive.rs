@@ -367,12 +367,7 @@ impl Redrive<'_> {
         if let Some((announced, Some(observed))) = announced {
             // A journal that another process keeps waits for nothing more either.
             self.announcer
-                .record_end(
-                    announced,
-                    &observed.announcement,
-                    Some(&observed.fingerprint),
-                    SourceState::Superseded,
-                )
+                .record_end(announced, Some(observed), SourceState::Superseded)
                 .await?;
         }
         Ok(RedriveAction::Discarded)

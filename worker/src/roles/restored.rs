@@ -285,7 +285,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
     use std::time::Duration;
 
-    use streampress_transport::contract_tests::{FilesTap, TappedFiles};
+    use streampress_transport::contract_tests::{DeniedReads, FilesTap, TappedFiles};
     use streampress_transport::local::files::LocalFiles;
     use streampress_transport::local::{Local, LocalOptions};
     use streampress_transport::{FileName, Files};
@@ -376,26 +376,21 @@ mod tests {
         }
     }
 
-    /// Refuses to read.
-    #[derive(Debug)]
-    struct RefusedReads;
-
-    impl FilesTap for RefusedReads {
-        fn read(&self, _: &dyn Files, _: &FileName) -> io::Result<Box<dyn Read + Send>> {
-            Err(io::ErrorKind::PermissionDenied.into())
-        }
+    fn data_folder() -> (tempfile::TempDir, SqliteJournal) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let local = Local::open(&folder.path().join("data"), LocalOptions::default());
+        let journal = SqliteJournal::open(&local.expect("opens")).expect("opens");
+        (folder, journal)
     }
 
     #[tokio::test]
     async fn a_copy_that_cannot_be_read_is_neither_the_same_nor_changed() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let local = Local::open(&folder.path().join("data"), LocalOptions::default());
-        let journal = SqliteJournal::open(&local.expect("opens")).expect("opens");
+        let (folder, journal) = data_folder();
         let out = folder.path().join("out");
         let files = LocalFiles::open("file:///out", &out).expect("opens");
         std::fs::write(out.join("a.csv"), "ours").expect("written");
         let listed = files.list().expect("listed").files;
-        let files = TappedFiles::new(Arc::new(files), RefusedReads);
+        let files = TappedFiles::new(Arc::new(files), DeniedReads);
         let own = DatabaseJournal::new(journal.clone(), folder.path(), files.location());
         let destination = Destination::new(files, Arc::new(own));
         let loaded = RestoredCopies::load(destination, &journal, CodecFormat::Hybrid).await;
@@ -419,9 +414,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_is_read_once_for_each_fingerprint_that_proves_its_content() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let local = Local::open(&folder.path().join("data"), LocalOptions::default());
-        let journal = SqliteJournal::open(&local.expect("opens")).expect("opens");
+        let (folder, journal) = data_folder();
         let out = folder.path().join("out");
         let files = LocalFiles::open("file:///out", &out).expect("opens");
         let reads = Arc::new(AtomicU32::new(0));

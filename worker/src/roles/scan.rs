@@ -18,7 +18,7 @@ use tracing::warn;
 use crate::journal::{SourceRecord, SourceState};
 use crate::roles::announce::{Announcer, ReadSource};
 use crate::roles::outage_report::{Activity, OutageReport};
-use crate::roles::source::{LIKE_RENAMED, SourceFilter, is_users_own};
+use crate::roles::source::{LIKE_RENAMED, SourceFilter, is_no_plain_file, is_users_own};
 use crate::roles::source_links::SourceLinks;
 use crate::runtime::{self, blocking};
 use crate::telemetry::metrics::Meter;
@@ -487,8 +487,7 @@ impl Scanner {
         match blocking(move || source.stat(&wanted)).await {
             Ok(Some(entry)) => self.read(&entry).await,
             Ok(None) => Ok(None),
-            // A folder or the like has its name by now.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+            Err(error) if is_no_plain_file(&error) => Ok(None),
             Err(error) => {
                 self.left_out.add(name.as_str(), &error.to_string());
                 Ok(None)
@@ -545,10 +544,8 @@ impl Scanner {
                 break record;
             };
             // Its receipt did not rename or delete it, since its fingerprint was another by then: the next one does.
-            let stays = self.renames_or_deletes
-                && newest.state == SourceState::Restored
-                && newest.fingerprint != entry.fingerprint;
-            if stays || newest.hash != read.file.hash.as_str() || newest.is_gone {
+            let stays = self.renames_or_deletes && newest.was_restored_as_other(&entry.fingerprint);
+            if stays || !newest.is_of(&read.file) {
                 return Ok(Some(read));
             }
             let newest = self.announcer.sent(newest).await?;
@@ -623,6 +620,30 @@ fn is_not_found(error: &anyhow::Error) -> bool {
 }
 
 #[cfg(test)]
+impl Scanner {
+    /// Takes the files of one format at once, and keeps them.
+    pub(crate) fn of_format(
+        announcer: Announcer,
+        format: streampress_crds::api::pipeline::SourceFormat,
+    ) -> Self {
+        Self {
+            announcer,
+            filter: SourceFilter {
+                formats: vec![format],
+                skips_renamed: false,
+            },
+            links: None,
+            settle: Duration::ZERO,
+            renames_or_deletes: false,
+            left_out: LeftOutFiles::default(),
+            making: Arc::default(),
+            waiting: Arc::default(),
+            meter: Meter::default(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
 
@@ -662,18 +683,8 @@ mod tests {
                 journal: Arc::new(journal.clone()),
             };
             let scanner = Scanner {
-                announcer,
-                filter: SourceFilter {
-                    formats: vec![SourceFormat::Txt],
-                    skips_renamed: false,
-                },
-                links: None,
                 settle: Duration::from_secs(10),
-                renames_or_deletes: false,
-                left_out: LeftOutFiles::default(),
-                making: Arc::default(),
-                waiting: Arc::default(),
-                meter: Meter::default(),
+                ..Scanner::of_format(announcer, SourceFormat::Txt)
             };
             Self {
                 root,

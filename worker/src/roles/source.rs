@@ -205,7 +205,7 @@ pub(crate) fn is_generated(file: &FileRef, observed: Option<&SourceObservation>)
 }
 
 /// Whether something else than a file lies under the name by now, such as a link or a folder: that never passes by itself.
-fn is_no_plain_file(error: &io::Error) -> bool {
+pub(crate) fn is_no_plain_file(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput
 }
 

@@ -302,23 +302,12 @@ async fn has_later(destination: &Destination, altered: &[SourceRecord]) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Read};
-
-    use streampress_transport::contract_tests::{FilesTap, TappedFiles};
+    use streampress_transport::contract_tests::{DeniedReads, TappedFiles};
     use streampress_transport::local::files::LocalFiles;
 
     use super::*;
     use crate::message::FileRef;
     use crate::roles::announce::ReadSource;
-
-    #[derive(Debug)]
-    struct DeniedReads;
-
-    impl FilesTap for DeniedReads {
-        fn read(&self, _: &dyn Files, _: &FileName) -> io::Result<Box<dyn Read + Send>> {
-            Err(io::ErrorKind::PermissionDenied.into())
-        }
-    }
 
     #[test]
     fn what_lies_in_a_folder_that_cannot_be_listed_is_not_known_to_be_gone() {

@@ -40,15 +40,13 @@ pub(super) fn take_input(
 ) -> Result<FileInput> {
     let Some(folder) = options.input.as_deref() else {
         let scan = resolved.source.scan_seconds > 0;
+        if scan && resolved.generator.is_some() {
+            observer.notice(
+                "source.scanSeconds is ignored: a run with spec.generator takes the files that it makes, and no others; the role 'generate' does both",
+            );
+        }
         return Ok(match (&resolved.generator, scan) {
-            (Some(_), scans) => {
-                if scans {
-                    observer.notice(
-                        "source.scanSeconds is ignored: a run with spec.generator takes the files that it makes, and no others; the role 'generate' does both",
-                    );
-                }
-                FileInput::Generated
-            }
+            (Some(_), _) => FileInput::Generated,
             (None, true) => FileInput::Watched,
             (None, false) => FileInput::Once,
         });

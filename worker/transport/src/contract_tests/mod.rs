@@ -17,7 +17,9 @@ use async_trait::async_trait;
 use crate::{ChunkStream, Queue, SlotLock};
 pub use eventually::{Awaited, eventually, eventually_blocking};
 pub use fuzz::{fuzz, kind_of_error, read_corpus};
-pub use taps::{FilesTap, QueueTap, StreamTap, TappedFiles, TappedQueue, TappedStream};
+pub use taps::{
+    DeniedReads, FilesTap, QueueTap, StreamTap, TappedFiles, TappedQueue, TappedStream,
+};
 
 /// Longer than anything that works takes, also on a loaded machine; failing checks end after this.
 pub const PATIENCE: Duration = Duration::from_secs(60);

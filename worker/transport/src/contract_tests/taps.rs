@@ -173,6 +173,16 @@ pub trait FilesTap: fmt::Debug + Send + Sync {
     }
 }
 
+/// Refuses every read, as of files of another user.
+#[derive(Debug)]
+pub struct DeniedReads;
+
+impl FilesTap for DeniedReads {
+    fn read(&self, _: &dyn Files, _: &FileName) -> io::Result<Box<dyn Read + Send>> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
 /// Passes every call on to a location's files, or lets a tap do it. A probe is made of these calls.
 #[derive(Debug)]
 pub struct TappedFiles<T> {

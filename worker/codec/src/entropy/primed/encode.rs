@@ -2,7 +2,7 @@
 
 use super::super::literals::RangeEncoder;
 use super::matches::{GOOD_MATCH, Match, MatchFinder, common};
-use super::model::{BitCoder, LzmaModel, LzmaStep, MIN_MATCH, Past, StepSource};
+use super::model::{BitCoder, LzmaModel, LzmaStep, MIN_MATCH, Past, REPEATS, StepSource};
 use super::prices::{KindPrices, Prices, literal};
 
 impl BitCoder for RangeEncoder {
@@ -72,7 +72,7 @@ impl MatchedBytes {
         let mut at = self.start;
         let mut nodes = Vec::new();
         while at < self.bytes.len() {
-            let steps = match self.good_match(at, &model.past) {
+            let steps = match self.good_match(at, &self.repeats(at, &model.past)) {
                 Some(step) => vec![step],
                 None => self.cheapest(at, &model, &mut nodes),
             };
@@ -88,16 +88,15 @@ impl MatchedBytes {
         coder.finish()
     }
 
+    /// The number of bytes at `at` that repeat those at each of the last distances.
+    fn repeats(&self, at: usize, past: &Past) -> [usize; REPEATS] {
+        past.distances.map(|distance| self.repeated(at, distance))
+    }
+
     /// A step of many bytes, if there is one.
-    fn good_match(&self, at: usize, past: &Past) -> Option<LzmaStep> {
-        let repeats = past
-            .distances
-            .iter()
-            .enumerate()
-            .map(|(number, &distance)| {
-                let len = self.repeated(at, distance);
-                (len, StepSource::Repeat(number))
-            });
+    fn good_match(&self, at: usize, repeats: &[usize; REPEATS]) -> Option<LzmaStep> {
+        let repeats = repeats.iter().enumerate();
+        let repeats = repeats.map(|(number, &len)| (len, StepSource::Repeat(number)));
         let repeat = repeats.max_by_key(|(len, _)| *len);
         let last = self.matches_at(at).last();
         let found = last.map(|&(len, distance)| (len, StepSource::Distance(distance)));
@@ -133,15 +132,13 @@ impl MatchedBytes {
             if number > 0 {
                 let step = nodes[number].step;
                 nodes[number].past = nodes[number - step.len].past.after(step);
-                if self
-                    .good_match(start + number, &nodes[number].past)
-                    .is_some()
-                {
-                    end = number;
-                    break;
-                }
             }
-            self.relax(start, number, (model, &prices), nodes);
+            let repeats = self.repeats(start + number, &nodes[number].past);
+            if number > 0 && self.good_match(start + number, &repeats).is_some() {
+                end = number;
+                break;
+            }
+            self.relax(start, (number, &repeats), (model, &prices), nodes);
         }
         let mut steps = Vec::new();
         while end > 0 {
@@ -157,7 +154,7 @@ impl MatchedBytes {
     fn relax(
         &self,
         start: usize,
-        number: usize,
+        (number, repeats): (usize, &[usize; REPEATS]),
         (model, prices): (&LzmaModel, &Prices),
         nodes: &mut [ParseNode],
     ) {
@@ -175,8 +172,8 @@ impl MatchedBytes {
         let byte = self.bytes[at];
         let as_literal = literal(model, &self.bytes[..at], &past, byte);
         try_step(cost + kinds.literal + as_literal, 1, StepSource::Literal);
-        for (repeat, &distance) in past.distances.iter().enumerate() {
-            let longest = self.repeated(at, distance).min(left);
+        for (repeat, &longest) in repeats.iter().enumerate() {
+            let longest = longest.min(left);
             if repeat == 0 && longest > 0 {
                 try_step(cost + kinds.short, 1, StepSource::Repeat(0));
             }
